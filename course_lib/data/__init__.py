@@ -1,0 +1,1 @@
+"""Data sets: pictures (``images``) and the files that they come from (``files``)."""

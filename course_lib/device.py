@@ -1,0 +1,73 @@
+"""Where the course computes, in which number format, and from which seed.
+
+Two environment variables steer every lesson:
+
+- ``COURSE_DEVICE``: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; without it the fastest device that is there.
+- ``COURSE_SCALE``: ``quick`` (a laptop, the default) or ``full`` (the sizes of the papers).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+def pick_device(preferred: str | torch.device | None = None) -> torch.device:
+    """The device to compute on: ``preferred``, else ``COURSE_DEVICE``, else cuda, mps, cpu in that order.
+
+    Raises:
+        ValueError: the device is unknown, or this machine does not have it.
+    """
+    wanted = preferred or os.environ.get("COURSE_DEVICE")
+    if not wanted:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {str(wanted)!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "set COURSE_DEVICE to cpu, cuda or mps, or unset it"
+        ) from error
+    return device
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The number format for mixed precision on ``device``: bfloat16 on a GPU that has it, else none."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return None
+
+
+def scale() -> Literal["quick", "full"]:
+    """The size of the experiments, from ``COURSE_SCALE``; ``quick`` unless it is set."""
+    value = os.environ.get("COURSE_SCALE", "quick")
+    if value not in ("quick", "full"):
+        raise ValueError(f"COURSE_SCALE is {value!r}; expected 'quick' or 'full'")
+    return value
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, PyTorch's generators start from ``seed``; afterwards they go on as if nothing had happened."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Inside, the models are in eval mode; afterwards each module is back in the mode it had."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

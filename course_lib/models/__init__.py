@@ -1,0 +1,1 @@
+"""The course's own models, small enough to train on a laptop."""
