@@ -1,0 +1,59 @@
+"""Make .venv, put the tested versions of requirements.lock into it, and the course itself.
+
+    python3 tools/venv.py
+
+The Makefile runs it whenever the lock or pyproject.toml is newer than .venv/.ready. It uses nothing but Python's
+own library, and reads so that an old Python gets as far as saying that it is too old.
+"""
+
+import os
+import subprocess
+import sys
+
+FIRST, LAST = (3, 11), (3, 13)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
+PYTHON = os.path.join(VENV, "Scripts", "python.exe") if os.name == "nt" else os.path.join(VENV, "bin", "python")
+
+
+def check_version(version):
+    """Leave with a line that says what to do unless ``version`` (major, minor, ...) can run the course."""
+    if not FIRST <= tuple(version[:2]) <= LAST:
+        sys.exit(
+            "The course needs Python 3.%d to 3.%d; %s is Python %d.%d. Install one and name it: make PYTHON=python3.%d"
+            % (FIRST[1], LAST[1], sys.executable, version[0], version[1], LAST[1])
+        )
+
+
+def make_environment():
+    """Create .venv if it is not there or does not start."""
+    if os.path.exists(PYTHON) and subprocess.call([PYTHON, "-c", "import pip"]) == 0:
+        return
+    import venv
+
+    print("Making .venv with " + sys.executable, flush=True)
+    try:
+        venv.create(VENV, clear=True, with_pip=True)
+    except subprocess.CalledProcessError:
+        sys.exit("Python cannot make a virtual environment. On Debian and Ubuntu: sudo apt install python3-venv")
+
+
+def install():
+    """Install the lock, then the course without looking for dependencies again."""
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    print("Installing the tested versions (a few minutes, 6 GB on Linux, less elsewhere)", flush=True)
+    for arguments in (["-r", "requirements.lock"], ["--no-deps", "--no-build-isolation", "-e", "."]):
+        if subprocess.call(pip + arguments, cwd=ROOT) != 0:
+            sys.exit("The installation broke off; the lines above say why. The same command goes on from here.")
+
+
+def main():
+    check_version(sys.version_info)
+    make_environment()
+    install()
+    with open(os.path.join(VENV, ".ready"), "w") as stamp:
+        stamp.write("made by tools/venv.py\n")
+
+
+if __name__ == "__main__":
+    main()
