@@ -2,7 +2,7 @@
 
 What you may see of the teacher decides which file serves you:
 
-- white box, its parameters and inner features: ``features``;
+- white box, its modules and their outputs: ``features``, ``hints``, ``attention``;
 - gray box, its logits: ``hinton``, ``teachers``;
-- black box, its answers alone: ``teachers.answers`` turns them into labels.
+- black box, its answers alone: ``black_box``.
 """
