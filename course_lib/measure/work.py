@@ -1,0 +1,197 @@
+"""What a model does when it is called: floating point operations, seconds, bytes held meanwhile."""
+
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from course_lib.device import evaluating
+from course_lib.measure.size import check_model, plain_tensors
+from course_lib.table import show_seconds
+
+
+def flops(model: nn.Module, *inputs: object) -> int:
+    """Floating point operations of one forward pass; a multiply-add counts as 2.
+
+    PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, as they are called, and
+    nothing else: no activation, no normalisation, no addition of a bias. Kernels that hide their products
+    (fused attention, the fast path of transformer layers in eval mode, oneDNN's and cuDNN's recurrent layers)
+    are switched off for the count. Quantized kernels are not known to it.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    check_model(model)
+    counter = FlopCounterMode(display=False)
+    with evaluating(model), torch.no_grad(), _plain_kernels(), counter:
+        model(*inputs)
+    return counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds that a call takes. ``spread`` is the interquartile range, that of the middle half."""
+
+    median: float
+    spread: float
+    minimum: float
+    repeats: int
+
+    def __str__(self) -> str:
+        """The median and the spread in readable units."""
+        return f"{show_seconds(self.median)} (spread {show_seconds(self.spread)}, {self.repeats} runs)"
+
+
+def latency(
+    call: nn.Module | Callable[..., object], *inputs: object, repeats: int = 30, warmup: int = 5
+) -> Latency:
+    """Time ``call(*inputs)``, ``repeats`` times after ``warmup`` runs that do not count.
+
+    A model runs in eval mode and without gradients; a function runs as it is. A GPU is waited for.
+    To compare several calls use ``latencies``: it is fairer than one ``latency`` after the other.
+    """
+    return latencies({"": call}, *inputs, repeats=repeats, warmup=warmup)[""]
+
+
+def latencies(
+    calls: Mapping[str, nn.Module | Callable[..., object]],
+    *inputs: object,
+    repeats: int = 30,
+    warmup: int = 5,
+) -> dict[str, Latency]:
+    """Time several calls on the same inputs, in turns: a machine that slows down meanwhile slows all of them.
+
+    Raises:
+        ValueError: there is no call, ``repeats`` is below 2, or ``warmup`` is negative.
+    """
+    if not calls:
+        raise ValueError("calls is empty; expected at least one name with a model or a function")
+    if repeats < 2 or warmup < 0:
+        raise ValueError(f"repeats is {repeats} and warmup {warmup}; expected at least 2 and at least 0")
+    ready = {name: _ready(call, inputs) for name, call in calls.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    with evaluating(*(call for call in calls.values() if isinstance(call, nn.Module))):
+        for turn in range(warmup + repeats):
+            for name, call in ready.items():
+                _wait_for_gpu()
+                start = time.perf_counter()
+                call()
+                _wait_for_gpu()
+                elapsed = time.perf_counter() - start
+                if turn >= warmup:
+                    seconds[name].append(elapsed)
+    return {name: _summary(runs) for name, runs in seconds.items()}
+
+
+def peak_memory(
+    call: nn.Module | Callable[..., object], *inputs: object, device: str | torch.device | None = None
+) -> int:
+    """The most bytes that ``call(*inputs)`` holds at one moment, on top of the model and the inputs.
+
+    On cuda the allocator says it (``torch.cuda.max_memory_allocated``). On a CPU every tensor that an
+    operation returns is followed until it is freed. The scratch space that a kernel takes and frees inside
+    one operation is not seen there; in return the number is the same on every machine.
+    A model runs in eval mode and without gradients, a function as it is.
+
+    Args:
+        device: where to look; without it where the first parameter or input is, else the CPU.
+
+    Raises:
+        ValueError: the device is neither a CPU nor cuda; PyTorch keeps no peak elsewhere.
+    """
+    models = [call] if isinstance(call, nn.Module) else []
+    tensors = [
+        t
+        for t in (*(p for m in models for p in m.parameters()), *tree_leaves(inputs))
+        if isinstance(t, Tensor)
+    ]
+    device = (
+        torch.device(device) if device is not None else tensors[0].device if tensors else torch.device("cpu")
+    )
+    ready = _ready(call, inputs)
+    with evaluating(*models):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            ready()
+            torch.cuda.synchronize(device)
+            return torch.cuda.max_memory_allocated(device) - before
+        if device.type != "cpu":
+            raise ValueError(f"device is {str(device)!r}; peak memory can be measured on 'cpu' and 'cuda'")
+        with _LiveBytes() as tracker:
+            ready()
+        return tracker.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows the memory of every tensor that an operation returns; ``peak`` is the most at one moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for storage in _storages((args, kwargs)):
+            self._seen.setdefault(storage, True)  # not made by an operation seen here: there before the call
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if storage not in self._seen:
+                self._seen[storage] = True
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _free(self, size: int) -> None:
+        self.live -= size
+
+
+def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
+    for leaf in tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            for _, part in plain_tensors(leaf):
+                yield part.untyped_storage()
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Inside, products run one by one where ``FlopCounterMode`` sees them; after it all is as before."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    # allow_tf32=None leaves that setting alone: touching it warns on a machine without an Intel GPU.
+    switched_off = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), switched_off, torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _ready(call: nn.Module | Callable[..., object], inputs: tuple[object, ...]) -> Callable[[], object]:
+    if not callable(call):
+        raise TypeError(f"call is a {type(call).__name__}; expected a model or a function")
+    return torch.no_grad()(partial(call, *inputs)) if isinstance(call, nn.Module) else partial(call, *inputs)
+
+
+def _wait_for_gpu() -> None:
+    """A GPU works on after the call has returned; the clock would only see the work being handed over."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
+
+def _summary(seconds: list[float]) -> Latency:
+    quarter, median, three_quarters = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Latency(median, three_quarters - quarter, min(seconds), len(seconds))

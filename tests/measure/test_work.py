@@ -1,0 +1,268 @@
+"""FLOPs, latency and peak memory: by hand, against the allocator's own record, and with what is put back."""
+
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from course_lib.measure import flops, latencies, latency, peak_memory, work
+from course_lib.models.vision import mlp
+
+
+class Attention(nn.Module):
+    """Nothing but PyTorch's fused attention."""
+
+    def forward(self, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class Recorder(nn.Module):
+    """Notes how it is called: in which mode, and with or without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((self.training, self.dropout.training, torch.is_grad_enabled()))
+        return x
+
+
+# FLOPs
+
+
+def test_linear_by_hand():
+    assert flops(nn.Linear(3, 4), torch.randn(2, 3)) == 2 * 2 * 3 * 4  # 2 examples, a multiply-add is 2
+    assert flops(mlp([3, 4, 2]), torch.randn(1, 3)) == 2 * (3 * 4 + 4 * 2) == 40
+
+
+def test_convolution_by_hand():
+    picture = torch.randn(1, 2, 6, 6)
+    assert flops(nn.Conv2d(2, 5, 3, padding=1), picture) == 2 * (5 * 6 * 6) * (2 * 3 * 3)
+    assert flops(nn.Conv2d(2, 5, 3), picture) == 2 * (5 * 4 * 4) * (2 * 3 * 3)  # no padding: 4 × 4 places
+    assert flops(nn.Conv2d(2, 4, 3, padding=1, groups=2), picture) == 2 * (4 * 6 * 6) * (1 * 3 * 3)
+
+
+def test_fused_attention_by_hand():
+    q = torch.randn(1, 2, 16, 8)  # 1 example, 2 heads, 16 places, 8 numbers each
+    scores, mixing = 2 * 2 * 16 * 16 * 8, 2 * 2 * 16 * 16 * 8
+    assert flops(Attention(), q, q, q) == scores + mixing
+
+
+ATTENTION = 2 * 4 * 8 * 24 + 2 * (2 * 4 * 4 * 8) + 2 * 4 * 8 * 8  # in: q, k, v; scores and mixing; out
+
+
+def test_multihead_attention_by_hand():
+    class SelfAttention(nn.Module):
+        def __init__(self, need_weights):
+            super().__init__()
+            self.inner, self.need_weights = nn.MultiheadAttention(8, 2, batch_first=True), need_weights
+
+        def forward(self, x):
+            return self.inner(x, x, x, need_weights=self.need_weights)
+
+    x = torch.randn(1, 4, 8)
+    assert flops(SelfAttention(True), x) == flops(SelfAttention(False), x) == ATTENTION == 2560
+
+
+def test_transformer_layer_by_hand_in_either_mode():
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True)
+    for mode in (True, False):
+        assert flops(layer.train(mode), torch.randn(1, 4, 8)) == ATTENTION + 2 * (2 * 4 * 8 * 16)
+    stack = nn.TransformerEncoder(layer, 3)
+    assert flops(stack, torch.randn(1, 4, 8)) == 3 * (ATTENTION + 2 * (2 * 4 * 8 * 16))
+
+
+def test_recurrent_layer_by_hand():
+    # Four gates, each with a product of the input (5 × 6) and one of the state (6 × 6), at 7 places.
+    assert flops(nn.LSTM(5, 6), torch.randn(7, 1, 5)) == 7 * 2 * 4 * (5 * 6 + 6 * 6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=4), st.integers(1, 5))
+def test_flops_of_any_perceptron(sizes, batch):
+    products = sum(n_in * n_out for n_in, n_out in zip(sizes, sizes[1:], strict=False))
+    assert flops(mlp(sizes), torch.randn(batch, sizes[0])) == 2 * batch * products
+
+
+def test_counting_puts_everything_back():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    model[2].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flops(model, torch.randn(8, 4))
+    assert [module.training for module in model.modules()] == [True, True, True, False]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_switches_are_put_back_even_after_an_error(fast_path):
+    def switches():
+        mkldnn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
+        sdp = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled())
+        return (torch.backends.mha.get_fastpath_enabled(), mkldnn.enabled, cudnn.enabled, cudnn.benchmark, *sdp)
+
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fast_path)
+    try:
+        before = switches()
+        with pytest.raises(RuntimeError):
+            flops(nn.Linear(3, 4), torch.randn(2, 5))
+        assert switches() == before
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+def test_only_a_model_has_flops():
+    with pytest.raises(TypeError, match="model is a builtin_function_or_method"):
+        flops(torch.relu, torch.randn(3))
+
+
+# Latency
+
+
+def test_median_spread_and_minimum_by_hand(monkeypatch):
+    ticks = iter([0, 9, 10, 12, 20, 21, 30, 33, 40, 44, 50, 150])  # one warm-up of 9 s, then 2, 1, 3, 4, 100
+    monkeypatch.setattr(work.time, "perf_counter", lambda: next(ticks))
+    measured = latency(lambda: None, repeats=5, warmup=1)
+    assert (measured.median, measured.spread, measured.minimum, measured.repeats) == (3, 4 - 2, 1, 5)
+    assert str(measured) == "3 s (spread 2 s, 5 runs)"
+
+
+def test_calls_take_turns():
+    order = []
+    calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    measured = latencies(calls, repeats=3, warmup=1)
+    assert order == ["a", "b"] * 4
+    assert list(measured) == ["a", "b"]
+
+
+def test_a_sleep_takes_as_long_as_it_sleeps():
+    measured = latency(time.sleep, 0.01, repeats=3, warmup=0)
+    assert 0.0099 < measured.minimum <= measured.median
+
+
+def test_a_model_is_timed_in_eval_mode_without_gradients_and_put_back():
+    model = Recorder()
+    latency(model, torch.randn(1), repeats=2, warmup=1)
+    assert model.seen == [(False, False, False)] * 3
+    assert model.training and model.dropout.training
+
+
+def test_a_function_is_timed_as_it_is():
+    seen = []
+    latency(lambda: seen.append(torch.is_grad_enabled()), repeats=2, warmup=0)
+    assert seen == [True, True]
+
+
+def test_a_model_that_fails_is_put_back():
+    model = nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(RuntimeError):
+        latency(model, torch.randn(2, 5))
+    assert model.training and torch.is_grad_enabled()
+
+
+def test_latency_refuses():
+    with pytest.raises(ValueError, match="repeats is 1"):
+        latency(time.time, repeats=1)
+    with pytest.raises(ValueError, match="warmup -1"):
+        latency(time.time, warmup=-1)
+    with pytest.raises(ValueError, match="calls is empty"):
+        latencies({})
+    with pytest.raises(TypeError, match="call is a int; expected a model or a function"):
+        latency(3)
+
+
+# Peak memory
+
+
+def test_peak_of_a_function_by_hand():
+    def call():
+        a = torch.ones(1000)  # 4,000 B alive
+        b = torch.ones(2000)  # 12,000 B
+        del a  # 8,000 B
+        c = b[:500] + 1  # a view costs nothing; 2,000 B more
+        c.mul_(2)  # in place: nothing new
+        return b.double()  # 16,000 B more: 26,000 B
+
+    assert peak_memory(call) == 26_000
+
+
+def test_peak_of_a_network_by_hand():
+    x = torch.randn(1, 4)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert peak_memory(net, x) == 8 * 4 + 8 * 4  # before and after the ReLU
+    net[1].inplace = True
+    assert peak_memory(net, x) == 8 * 4 + 2 * 4  # the hidden layer and the output
+    assert net.training
+
+
+def test_gradients_keep_every_layer_alive():
+    chain = nn.Sequential(*[nn.Sigmoid() for _ in range(5)])
+    x = torch.randn(100, requires_grad=True)
+    assert peak_memory(chain, x) == 2 * 400  # a model is called without gradients
+    assert peak_memory(lambda: chain(x)) == 5 * 400
+
+
+def test_what_was_there_before_does_not_count():
+    held = [torch.ones(1000)]
+
+    def call():
+        held[0].add_(1)
+        held.clear()
+        return torch.ones(10)
+
+    assert peak_memory(call) == 40
+
+
+def test_nothing_allocated_is_zero():
+    assert peak_memory(lambda: None) == 0
+
+
+def test_sparse_results_count():
+    dense = torch.eye(4)
+    assert peak_memory(dense.to_sparse) >= 4 * 4 + 2 * 4 * 8
+
+
+def profiled_peak(call) -> int:
+    """The same from PyTorch's profiler, which hears every allocation on the CPU."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    level = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    return peak
+
+
+@torch.no_grad()
+def test_against_the_allocators_record():
+    model, x = mlp([64, 300, 100, 10]).eval(), torch.randn(32, 64)
+    assert peak_memory(model, x) == profiled_peak(lambda: model(x)) == 2 * 32 * 300 * 4
+
+
+def test_peak_memory_says_where_it_cannot_look():
+    with pytest.raises(ValueError, match="device is 'meta'; peak memory can be measured on 'cpu' and 'cuda'"):
+        peak_memory(lambda: None, device="meta")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu():
+    net = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 128)).cuda()
+    x = torch.randn(64, 256, device="cuda")
+    peak_memory(net, x)  # the first call takes a workspace that stays
+    assert peak_memory(net, x) == 2 * 64 * 512 * 4
+    assert flops(net, x) == 2 * 64 * (256 * 512 + 512 * 128)
+    q = torch.randn(1, 2, 16, 8, device="cuda")
+    assert flops(Attention(), q, q, q) == 2 * (2 * 2 * 16 * 16 * 8)
+    assert flops(nn.LSTM(5, 6).cuda(), torch.randn(7, 1, 5, device="cuda")) == 7 * 2 * 4 * (5 * 6 + 6 * 6)
+    big = torch.randn(4096, 4096, device="cuda")
+    assert latency(torch.mm, big, big, repeats=5).median > 2 * 4096**3 / 2e15  # no GPU does 2 petaflops in fp32
