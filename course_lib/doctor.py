@@ -108,9 +108,9 @@ def check_package(module: str, distribution: str, *, imported: bool = True, only
             raise ModuleNotFoundError
         version = importlib.metadata.version(distribution)
     except (ModuleNotFoundError, importlib.metadata.PackageNotFoundError) as error:
-        missing = getattr(error, "name", None)
-        return Finding(module, bad, f"its part {missing} is missing" if missing not in (None, module, distribution)
-                       else "not installed", mend)
+        part = getattr(error, "name", None)
+        found = "not installed" if part in (None, module, distribution) else f"broken: its part {part} is missing"
+        return Finding(module, bad, found, mend)
     except Exception as error:  # a broken package may raise anything: OSError, AttributeError, RuntimeError
         reason = (str(error).splitlines() or [type(error).__name__])[0][:90]
         return Finding(module, bad, f"broken: {reason}", mend)
@@ -133,7 +133,8 @@ def check_widget_extension(folders: Iterable[Path] | None = None) -> Finding:
     for folder in folders:
         package = folder / "@jupyter-widgets" / "jupyterlab-manager" / "package.json"
         if package.is_file():
-            return Finding(name, "OK", f"jupyterlab-manager {json.loads(package.read_text(encoding='utf-8'))['version']}")
+            version = json.loads(package.read_text(encoding="utf-8"))["version"]
+            return Finding(name, "OK", f"jupyterlab-manager {version}")
     return Finding(name, "--", "not in JupyterLab: sliders do not move", REINSTALL)
 
 

@@ -19,10 +19,11 @@ PYTHON = os.path.join(VENV, "Scripts", "python.exe") if os.name == "nt" else os.
 def check_version(version):
     """Leave with a line that says what to do unless ``version`` (major, minor, ...) can run the course."""
     if not FIRST <= tuple(version[:2]) <= LAST:
-        sys.exit(
-            "The course needs Python 3.%d to 3.%d; %s is Python %d.%d. Install one and name it: make PYTHON=python3.%d"
-            % (FIRST[1], LAST[1], sys.executable, version[0], version[1], LAST[1])
+        message = (
+            "The course needs Python {}.{} to {}.{}; {} is Python {}.{}. "
+            "Install one of those and name it: make PYTHON=python{}.{}"
         )
+        sys.exit(message.format(*(FIRST + LAST + (sys.executable,) + tuple(version[:2]) + LAST)))
 
 
 def make_environment():
