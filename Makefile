@@ -17,7 +17,7 @@ help: ## this list
 	@$(PYTHON) tools/help.py
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) tools/venv.py
+	@$(PYTHON) tools/make_venv.py
 
 lab: $(READY) ## open JupyterLab on the first lesson
 	@$(PY) -m jupyterlab notebooks/00_measuring.ipynb

@@ -1,6 +1,6 @@
 """Make .venv, put the tested versions of requirements.lock into it, and the course itself.
 
-    python3 tools/venv.py
+    python3 tools/make_venv.py
 
 The Makefile runs it whenever the lock or pyproject.toml is newer than .venv/.ready. It uses nothing but Python's
 own library, and reads so that an old Python gets as far as saying that it is too old.
@@ -53,7 +53,7 @@ def main():
     make_environment()
     install()
     with open(os.path.join(VENV, ".ready"), "w") as stamp:
-        stamp.write("made by tools/venv.py\n")
+        stamp.write("made by tools/make_venv.py\n")
 
 
 if __name__ == "__main__":
