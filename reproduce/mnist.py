@@ -1,0 +1,114 @@
+"""The data, the large net and the two small tools of Hinton et al. 2015, section 3, that the library does not have."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from course_lib.data.images import ImageData, jitter, load_images
+from course_lib.distillation.hinton import with_teacher_logits
+from course_lib.models.vision import hinton_big
+from course_lib.training import FitConfig, fit
+
+CACHE = Path(__file__).parent / "cache"
+BIG = FitConfig(
+    epochs=90, batch_size=500, learning_rate=1.5e-3, schedule="cosine", warmup=0.03, precision="bf16", seed=0
+)
+LARGEST_NORM = 2.0
+
+
+@cache
+def mnist() -> ImageData:
+    """The pictures, from ``COURSE_DATA`` or downloaded."""
+    return load_images("mnist")
+
+
+@cache
+def all_training_cases() -> TensorDataset:
+    """All 60,000, as in the paper: the course's training and validation pictures joined."""
+    parts = zip(mnist().train.tensors, mnist().validation.tensors, strict=True)
+    return TensorDataset(*(torch.cat(pair) for pair in parts))
+
+
+def limit_norms(model: nn.Module, largest: float = LARGEST_NORM) -> None:
+    """Scale down, in place, the incoming weights of every hidden unit whose norm is above ``largest``.
+
+    The constraint of Hinton et al. 2012 (arXiv 1207.0580). The output layer, the last linear one, is left alone.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    with torch.no_grad():
+        for layer in linear[:-1]:
+            norms = layer.weight.norm(dim=1, keepdim=True)  # (outputs, inputs) -> (outputs, 1)
+            layer.weight.mul_((largest / norms).clamp(max=1.0))
+
+
+@cache
+def big_net() -> nn.Sequential:
+    """The large net, trained; from the cache where it lies there, and from its last epoch on if it was interrupted."""
+    model = hinton_big(seed=BIG.seed)
+    fit(
+        model,
+        all_training_cases(),
+        BIG,
+        augment=jitter,
+        after_step=limit_norms,
+        checkpoint_dir=CACHE / "hinton_big",
+    )
+    return model
+
+
+@cache
+def soft_targets() -> TensorDataset:
+    """All 60,000 cases with the large net's logits, computed once for all students; without jitter, as in the paper.
+
+    The first 55,000 rows are the course's training pictures, the last 5,000 its validation pictures.
+    """
+    return with_teacher_logits(big_net(), all_training_cases())
+
+
+@cache
+def soft_targets_without_validation() -> TensorDataset:
+    """The first 55,000 of them, for experiments that choose something on the validation pictures."""
+    count = len(mnist().train)
+    return TensorDataset(*(tensor[:count] for tensor in soft_targets().tensors))
+
+
+def best_shift(logits: Tensor, labels: Tensor, classes: list[int]) -> float:
+    """The number to add to the biases of ``classes`` that leaves the fewest errors; of several, the nearest to 0.
+
+    Exact: a case of one of the classes is right above some shift, any other case below some shift, so that the
+    errors change at these numbers only. One shift between each two of them is tried.
+
+    Shapes: logits ``(N, C)``, labels ``(N,)``.
+    """
+    above, below = _thresholds(logits.double(), labels, classes)
+    steps = torch.cat([above, below]).unique()  # sorted
+    if len(steps) == 0:
+        return 0.0
+    between = (steps[1:] + steps[:-1]) / 2
+    tried = torch.cat([steps[:1] - 1, between, steps[-1:] + 1, torch.zeros(1, dtype=steps.dtype)])
+    right = torch.searchsorted(above, tried) + len(below) - torch.searchsorted(below, tried, right=True)
+    best = tried[right == right.max()]
+    return best[best.abs().argmin()].item()
+
+
+def _thresholds(logits: Tensor, labels: Tensor, classes: list[int]) -> tuple[Tensor, Tensor]:
+    """Sorted: the shifts above which the cases of ``classes`` are right, and below which the other cases are."""
+    moved = torch.zeros(logits.shape[1], dtype=torch.bool)
+    moved[classes] = True
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    best_moved = logits[:, moved].max(1).values
+    best_other = logits[:, ~moved].max(1).values
+    inside = moved[labels]
+    above = (best_other - own)[inside & (own == best_moved)]
+    below = (own - best_moved)[~inside & (own == best_other)]
+    return above.sort().values, below.sort().values
+
+
+def errors_after(logits: Tensor, labels: Tensor, classes: list[int], shift: float) -> Tensor:
+    """Which cases are wrong, ``(N,)`` boolean, once ``shift`` is added to the logits of ``classes``."""
+    shifted = logits.clone()
+    shifted[:, classes] += shift
+    return shifted.argmax(1) != labels
