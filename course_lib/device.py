@@ -55,9 +55,15 @@ def scale() -> Literal["quick", "full"]:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, PyTorch's generators start from ``seed``; afterwards they go on as if nothing had happened."""
-    with torch.random.fork_rng():
+    gpus = range(torch.cuda.device_count())
+    apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
-        yield
+        try:
+            yield
+        finally:
+            if apple is not None:
+                torch.mps.set_rng_state(apple)
 
 
 @contextmanager
@@ -76,3 +82,14 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def device_of(model: nn.Module) -> torch.device:
     """The device that the model lies on (of its first parameter or buffer); the CPU if it has neither."""
     return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, ``model`` lies on ``device``; afterwards it is back where it was."""
+    home = device_of(model)
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(home)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.device import device_of, evaluating, pick_device
+from course_lib.device import evaluating, pick_device, placed
 
 Batch = Sequence[Tensor]
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,24 @@ def evaluate(
     batch_size: int = 1024,
     device: str | torch.device | None = None,
 ) -> Evaluation:
-    """How well ``model`` answers on ``data``, (inputs, labels); the model is left as it was."""
+    """How well ``model`` answers on ``data``, (inputs, labels); the model is left as it was.
+
+    Args:
+        model: gives logits (N, C).
+        data: inputs (N, ...), labels (N,) of an integer type.
+        batch_size: examples at a time; a ``DataLoader`` brings its own.
+        device: where to compute, ``pick_device`` if none.
+
+    Raises:
+        ValueError: the data are empty or hold no labels, or a label is out of range.
+        TypeError: ``data`` or its labels are of another type.
+    """
     total, right, count = 0.0, 0, 0
     with closing(_predictions(model, data, batch_size, device)) as predictions:
         for logits, batch in predictions:
-            labels = batch[1]
+            if len(batch) < 2:
+                raise ValueError("data holds no labels; expected batches of (inputs, labels)")
+            labels = check_labels(batch[1], logits)
             total += nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
             right += int((logits.argmax(-1) == labels).sum())
             count += labels.numel()
@@ -48,7 +62,10 @@ def predict_logits(
     batch_size: int = 1024,
     device: str | torch.device | None = None,
 ) -> Tensor:
-    """The model's logits for every example of ``data`` in order, (N, C) on the CPU; the model is left as it was."""
+    """The model's logits for every example of ``data`` in order, (N, C) on the CPU; the model is left as it was.
+
+    The arguments and errors are those of ``evaluate``; labels are not needed.
+    """
     with closing(_predictions(model, data, batch_size, device)) as predictions:
         return torch.cat([logits.cpu() for logits, _ in predictions])
 
@@ -57,8 +74,33 @@ def check_data(name: str, data: TensorDataset | DataLoader) -> None:
     """Raise a ``TypeError`` or ``ValueError`` that names the argument unless ``data`` can be iterated over."""
     if not isinstance(data, (TensorDataset, DataLoader)):
         raise TypeError(f"{name} is a {type(data).__name__}; expected a TensorDataset or a DataLoader")
-    if len(data) == 0:
+    try:
+        count = len(data)
+    except TypeError as error:  # an IterableDataset without a length
+        raise TypeError(f"{name} has no length ({error}); give it a __len__: its steps have to be counted") from error
+    if count == 0:
         raise ValueError(f"{name} is empty: there is nothing to learn from or to evaluate")
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """``labels`` (N,) as int64, if each is a class for which ``logits`` (N, C) have a column.
+
+    Raises:
+        TypeError: they are not integers.
+        ValueError: another shape, or a label below 0 or above C - 1.
+    """
+    if labels.dtype not in INTEGERS:
+        raise TypeError(f"labels are {labels.dtype}; expected class numbers, torch.int64")
+    if logits.dim() != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"labels are {tuple(labels.shape)} and the logits {tuple(logits.shape)}; expected (N,) and (N, C)"
+        )
+    labels = labels.long()
+    wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
+    if len(wrong):
+        last = logits.shape[1] - 1
+        raise ValueError(f"labels hold {wrong[0].item()}; expected 0 to {last}, a class for each of the model's logits")
+    return labels
 
 
 def _predictions(
@@ -66,14 +108,13 @@ def _predictions(
 ) -> Iterator[tuple[Tensor, Batch]]:
     """The logits of each batch and the batch, in order, on the device that computes."""
     check_data("data", data)
-    home, device = device_of(model), pick_device(device)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
+    device = pick_device(device)
     in_order = data
     if isinstance(data, TensorDataset):
         in_order = zip(*(tensor.split(batch_size) for tensor in data.tensors), strict=True)
-    try:
-        with evaluating(model.to(device)), torch.no_grad():
-            for batch in in_order:
-                batch = tuple(tensor.to(device) for tensor in batch)
-                yield model(batch[0]), batch
-    finally:
-        model.to(home)
+    with placed(model, device), evaluating(model), torch.no_grad():
+        for batch in in_order:
+            batch = tuple(tensor.to(device) for tensor in batch)
+            yield model(batch[0]), batch

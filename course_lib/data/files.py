@@ -50,31 +50,43 @@ def find_or_download(file: DataFile, *, root: str | Path | None = None, download
     Raises:
         DataFileError: it is damaged where it lies, or missing and cannot be downloaded or stored.
     """
+    import requests  # imported here, as below: only a data set that is not built in needs it
+
     folders = data_folders(root)
     for folder in folders:
-        path = folder / file.path
-        if path.is_file():
-            if md5_of(path) == file.md5:
-                return path
-            raise DataFileError(
-                f"{path} is damaged: its MD5 checksum is not {file.md5}. Delete it; it is then downloaded again. "
-                f"Meanwhile {OFFLINE}."
-            )
+        if _is_whole(folder / file.path, file.md5):
+            return folder / file.path
     wanted = " or ".join(str(folder / file.path) for folder in folders)
     if not download:
         raise DataFileError(f"no file {wanted}. Put it there (from {file.urls[0]}); meanwhile {OFFLINE}.")
     target = folders[-1] / file.path
     try:
         return _download(file.urls, target, file.md5)
-    except OSError as error:
-        if isinstance(error, PermissionError) or not os.access(_existing_parent(target), os.W_OK):
-            raise DataFileError(
-                f"{target.parent} cannot be written ({error}); set COURSE_DATA to a folder that holds {file.path}, "
-                f"or make this one writable. Meanwhile {OFFLINE}."
-            ) from error
+    except requests.RequestException as error:
         raise DataFileError(
             f"{file.urls[0]} could not be downloaded ({error}). Put the file at {wanted}; meanwhile {OFFLINE}."
         ) from error
+    except OSError as error:
+        raise DataFileError(
+            f"{target.parent} cannot be written ({error}); set COURSE_DATA to a folder that holds {file.path}, "
+            f"or make this one writable. Meanwhile {OFFLINE}."
+        ) from error
+
+
+def _is_whole(path: Path, md5: str) -> bool:
+    """Whether ``path`` is there; a ``DataFileError`` if it cannot be read or has another checksum."""
+    try:
+        if not path.is_file():
+            return False
+        found = md5_of(path)
+    except OSError as error:
+        raise DataFileError(f"{path} cannot be read ({error}). Meanwhile {OFFLINE}.") from error
+    if found != md5:
+        raise DataFileError(
+            f"{path} is damaged: its MD5 checksum is {found}, not {md5}. Delete it; it is then downloaded again. "
+            f"Meanwhile {OFFLINE}."
+        )
+    return True
 
 
 def md5_of(path: Path) -> str:
@@ -86,27 +98,28 @@ def md5_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.parents if parent.exists())
-
-
 def _download(urls: Sequence[str], target: Path, md5: str, *, rounds: int = 3, wait: float = 1.0) -> Path:
-    """Download to ``target.part`` from the first address that answers, and rename when the checksum is right."""
+    """Download to ``target.part`` from the first address that answers, and rename when the checksum is right.
+
+    What the network does wrong is tried again; what the disk does wrong is an error at once.
+    """
+    import requests
+
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    problem: OSError = OSError("no address given")
+    problem = requests.RequestException("no address given")
     for attempt in range(rounds):
         for url in urls:
             try:
                 _append(url, part)
-            except OSError as error:
+            except requests.RequestException as error:
                 problem = error
                 continue
             if md5_of(part) == md5:
                 part.replace(target)
                 return target
             part.unlink()
-            problem = OSError(f"what {url} sent does not have the checksum {md5}")
+            problem = requests.RequestException(f"what {url} sent does not have the checksum {md5}")
         if attempt + 1 < rounds:
             time.sleep(wait * 2**attempt)
     raise problem
@@ -117,16 +130,23 @@ def _append(url: str, part: Path) -> None:
     import requests
     from tqdm import tqdm
 
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
-        if answer.status_code == 416:  # nothing left to send: the part is whole, or longer than the file
+    part.touch()
+    have = part.stat().st_size
+    headers = {"Accept-Encoding": "identity"}  # else a server may pack it once more, or requests unpack it
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with requests.get(url, headers=headers, stream=True, timeout=(10, 30)) as answer:
+        if have and answer.status_code == 416:  # nothing left to send: the part is whole, or longer than the file
             return
         answer.raise_for_status()
-        resumed = answer.status_code == 206
-        total = int(answer.headers.get("Content-Length", 0)) + (have if resumed else 0)
-        bar = tqdm(total=total or None, initial=have if resumed else 0, unit="B", unit_scale=True, delay=2, leave=False)
-        with part.open("ab" if resumed else "wb") as stream, bar:
+        if answer.status_code != 206:
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, delay=2, leave=False)
+        with part.open("ab" if have else "wb") as stream, bar:
             for block in answer.iter_content(_BLOCK):
                 stream.write(block)
                 bar.update(len(block))
+    if total is not None and part.stat().st_size < total:
+        raise requests.ConnectionError(f"{url} broke off after {part.stat().st_size} of {total} bytes")

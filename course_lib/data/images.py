@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from course_lib.data.files import DataFile, DataFileError, cache_folder, find_or_download
+from course_lib.data.files import OFFLINE, DataFile, DataFileError, cache_folder, find_or_download
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 DIGITS = tuple("0123456789")
@@ -91,7 +91,7 @@ class ImageData:
 
     def picture(self, images: Tensor) -> Tensor:
         """``images`` (..., C, H, W) with brightness from 0 to 1 again, to be drawn."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return images * std + mean
 
 
@@ -128,13 +128,13 @@ def load_images(
 
 
 def only_classes(data: TensorDataset, classes: Iterable[int]) -> TensorDataset:
-    """The examples whose label is in ``classes``."""
-    return _where(data, torch.isin(data.tensors[1], torch.tensor(sorted(classes))))
+    """The examples whose label is in ``classes``; a ``ValueError`` if there are none."""
+    return _where(data, _has_class(data, classes), f"a label in {classes}")
 
 
 def without_classes(data: TensorDataset, classes: Iterable[int]) -> TensorDataset:
-    """The examples whose label is not in ``classes``."""
-    return _where(data, ~torch.isin(data.tensors[1], torch.tensor(sorted(classes))))
+    """The examples whose label is not in ``classes``; a ``ValueError`` if there are none."""
+    return _where(data, ~_has_class(data, classes), f"a label that is not in {classes}")
 
 
 def fraction(data: TensorDataset, share: float, *, seed: int = 0) -> TensorDataset:
@@ -156,6 +156,8 @@ def jitter(images: Tensor, generator: torch.Generator, *, pixels: int = 2) -> Te
 
     For ``training.fit(augment=jitter)``; Hinton et al. 2015, section 3, jitter by up to two pixels.
     """
+    if pixels < 0:
+        raise ValueError(f"pixels is {pixels}; expected 0 or more")
     count, _, height, width = images.shape
     framed = torch.nn.functional.pad(images, [pixels] * 4, value=images.min().item())
     down, right = (
@@ -167,7 +169,17 @@ def jitter(images: Tensor, generator: torch.Generator, *, pixels: int = 2) -> Te
     return framed[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
-def _where(data: TensorDataset, mask: Tensor) -> TensorDataset:
+def _has_class(data: TensorDataset, classes: Iterable[int]) -> Tensor:
+    try:
+        wanted = torch.tensor(sorted(classes), dtype=torch.int64)
+    except TypeError as error:
+        raise TypeError(f"classes is {classes!r}; expected several class numbers, such as [3]") from error
+    return torch.isin(data.tensors[1], wanted)
+
+
+def _where(data: TensorDataset, mask: Tensor, wanted: str) -> TensorDataset:
+    if not mask.any():
+        raise ValueError(f"no example has {wanted}; the labels are {data.tensors[1].unique().tolist()}")
     return TensorDataset(*(tensor[mask] for tensor in data.tensors))
 
 
@@ -212,14 +224,16 @@ def _read_idx(path: Path) -> Tensor:
         if content[:3] != b"\0\0\x08" or len(values) != math.prod(sizes):
             raise ValueError("not an IDX file of bytes")
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise DataFileError(f"{path} is damaged ({error}); delete it, it is then downloaded again") from error
+        raise DataFileError(
+            f"{path} is damaged ({error}). Delete it; it is then downloaded again. Meanwhile {OFFLINE}."
+        ) from error
     return torch.from_numpy(values.reshape(sizes).copy())
 
 
 def _cifar10(root: str | Path | None, download: bool) -> list[tuple[Tensor, Tensor]]:
     try:
         from torchvision.datasets import CIFAR10
-    except (ImportError, RuntimeError) as error:  # a torchvision built for another torch raises RuntimeError
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:  # one built for another torch raises any
         raise ImportError(f"the data set 'cifar10' needs a torchvision that fits this torch ({error})") from error
 
     archive = find_or_download(CIFAR10_FILE, root=root, download=download)
@@ -227,10 +241,18 @@ def _cifar10(root: str | Path | None, download: bool) -> list[tuple[Tensor, Tens
     try:
         parts = [CIFAR10(folder, train=train) for train in (True, False)]
     except RuntimeError:  # not unpacked yet, or not wholly: torchvision compares the checksum of each part
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+        _unpack(archive, folder)
         parts = [CIFAR10(folder, train=train) for train in (True, False)]
     return [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2) / 255, torch.tensor(part.targets))  # (N, H, W, C) -> NCHW
         for part in parts
     ]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(archive) as packed:
+            packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11 has it from 3.11.4 on
+            packed.extractall(folder)
+    except (OSError, tarfile.TarError) as error:
+        raise DataFileError(f"{archive} cannot be unpacked to {folder} ({error}). Meanwhile {OFFLINE}.") from error

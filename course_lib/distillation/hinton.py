@@ -22,15 +22,22 @@ Gray box: only the teacher's logits are used.
 """
 
 import math
+from collections.abc import Callable
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.device import evaluating, pick_device
-from course_lib.evaluation import Batch, predict_logits
+from course_lib.device import evaluating, pick_device, placed
+from course_lib.evaluation import INTEGERS, Batch, check_data, predict_logits
 from course_lib.training import FitConfig, History, Loss, fit
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
@@ -40,7 +47,9 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
 
     Raises:
         ValueError: ``temperature`` is not a finite number above 0.
+        TypeError: ``logits`` is no tensor, or ``temperature`` no number.
     """
+    _check_tensors(logits=logits)
     _check_temperature(temperature)
     return torch.softmax(logits / temperature, dim=-1)
 
@@ -60,37 +69,39 @@ def distillation_loss(
     Args:
         student_logits: ``(N, C)``, or ``(N, L, V)`` for a sequence.
         teacher_logits: the same shape; no gradient flows into it.
-        labels: ``(N,)`` or ``(N, L)``, int64. Positions that hold ``ignore_index`` count in neither term.
+        labels: ``(N,)`` or ``(N, L)``, of an integer type. Positions that hold ``ignore_index`` count in neither term.
             Without labels there is only the soft term, and ``alpha`` has to be 1.
         temperature: of both models, above 0.
         alpha: weight of the soft targets, from 0 to 1.
         mask: boolean, shaped like the labels; positions that are false count in neither term.
 
     Returns:
-        a scalar; zero, with a zero gradient, when no position counts.
+        a scalar, float32 for logits of a smaller format; zero, with a zero gradient, when no position counts.
 
     Raises:
-        ValueError: an argument is out of range, shapes differ, or logits are not finite.
-        TypeError: labels are not integers.
+        ValueError: an argument is out of range, shapes differ, or logits that count are not finite.
+        TypeError: labels are not integers, or an argument is of another type.
     """
+    _check_tensors(student_logits=student_logits, teacher_logits=teacher_logits)
     _check_temperature(temperature)
     _check_alpha(alpha, labels)
     _check_shapes(student_logits, teacher_logits, labels, mask)
+    labels = None if labels is None else labels.long()
     counted = _counted(student_logits, labels, mask, ignore_index)
-    student, teacher = student_logits, teacher_logits.detach()
+    student, teacher = _at_least_float32(student_logits), _at_least_float32(teacher_logits.detach())
     if counted is not None:  # (N, L, V) -> (positions that count, V)
         student, teacher = student[counted], teacher[counted]
         labels = labels[counted] if labels is not None else None
     student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)  # (..., C) -> (P, C)
     if len(student) == 0:
-        return student_logits.sum() * 0.0
+        return student.sum()
     log_q, log_p = log_softmax(student / temperature, dim=-1), log_softmax(teacher / temperature, dim=-1)
     # "batchmean" divides by the number of rows; "mean" would divide by the number of classes as well
     loss = alpha * temperature**2 * kl_div(log_q, log_p, reduction="batchmean", log_target=True)
     if labels is not None:
         loss = loss + (1 - alpha) * cross_entropy(student, labels.flatten())
     if not math.isfinite(loss.item()):
-        _check_finite(student_logits=student_logits, teacher_logits=teacher_logits)
+        _check_finite(student_logits=student, teacher_logits=teacher)
     return loss
 
 
@@ -107,9 +118,10 @@ def soft_target_loss(*, temperature: float, alpha: float) -> Loss:
     _check_alpha(alpha, ())
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
-        inputs, labels, teacher_logits = batch[0], batch[1], batch[-1]
-        hard = labels if alpha < 1 else None  # the transfer set needs no labels for soft targets alone
-        return distillation_loss(student(inputs), teacher_logits, hard, temperature=temperature, alpha=alpha)
+        if alpha < 1 and len(batch) < 3:
+            raise ValueError(f"the transfer set holds no labels; expected (inputs, labels), or alpha=1 and not {alpha}")
+        labels = batch[1] if alpha < 1 else None  # the transfer set needs no labels for soft targets alone
+        return distillation_loss(student(batch[0]), batch[-1], labels, temperature=temperature, alpha=alpha)
 
     return loss
 
@@ -123,10 +135,11 @@ def distill(
     temperature: float = 4.0,
     alpha: float = 0.9,
     validation: TensorDataset | DataLoader | None = None,
-    augment=None,
-    checkpoint_dir=None,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    after_step: Callable[[nn.Module], None] | None = None,
+    checkpoint_dir: str | Path | None = None,
     device: str | torch.device | None = None,
-    accelerator=None,
+    accelerator: "Accelerator | None" = None,
     progress: bool = True,
 ) -> History:
     """Train ``student`` in place on the teacher's soft targets; the teacher is left as it was.
@@ -140,12 +153,13 @@ def distill(
         config and the others: of ``training.fit``.
     """
     loss = soft_target_loss(temperature=temperature, alpha=alpha)
+    check_data("train", train)
     device = accelerator.device if accelerator else pick_device(device)
-    with evaluating(teacher):
+    with evaluating(teacher), placed(teacher, device):
         if isinstance(train, TensorDataset) and augment is None:
             train = with_teacher_logits(teacher, train, device=device)
         else:
-            loss = _asking(teacher.to(device), loss)
+            loss = _asking(teacher, loss)
         return fit(
             student,
             train,
@@ -153,6 +167,7 @@ def distill(
             validation=validation,
             loss=loss,
             augment=augment,
+            after_step=after_step,
             checkpoint_dir=checkpoint_dir,
             device=device,
             accelerator=accelerator,
@@ -171,12 +186,30 @@ def _asking(teacher: nn.Module, loss: Loss) -> Loss:
     return ask
 
 
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """Half precision has too few digits for the small differences between two distributions."""
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+
+
+def _check_tensors(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}; expected a tensor")
+
+
+def _check_is_number(name: str, value: float) -> None:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected a number")
+
+
 def _check_temperature(temperature: float) -> None:
+    _check_is_number("temperature", temperature)
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature}; expected a finite number above 0")
 
 
 def _check_alpha(alpha: float, labels) -> None:
+    _check_is_number("alpha", alpha)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a number from 0 (labels alone) to 1 (soft targets alone)")
     if labels is None and alpha != 1:
@@ -192,7 +225,7 @@ def _check_shapes(student: Tensor, teacher: Tensor, labels: Tensor | None, mask:
     for name, tensor in (("labels", labels), ("mask", mask)):
         if tensor is not None and tensor.shape != student.shape[:-1]:
             raise ValueError(f"{name} are {tuple(tensor.shape)}; expected {tuple(student.shape[:-1])} like the logits")
-    if labels is not None and labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+    if labels is not None and labels.dtype not in INTEGERS:
         raise TypeError(f"labels are {labels.dtype}; expected class numbers, torch.int64")
     if mask is not None and mask.dtype != torch.bool:
         raise TypeError(f"mask is {mask.dtype}; expected torch.bool")

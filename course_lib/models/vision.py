@@ -88,13 +88,19 @@ def resnet_small(
     ``blocks`` is the number of residual blocks at each of the four widths 64, 128, 256, 512.
 
     Shapes: ``(N, in_channels, H, W)`` -> ``(N, num_classes)``, for H and W of at least 8.
+
+    Raises:
+        ImportError: there is no working torchvision.
     """
+    if len(blocks) != 4 or min(blocks) < 1:
+        raise ValueError(f"blocks is {list(blocks)}; expected four numbers, each 1 or more")
     try:
         from torchvision.models.resnet import BasicBlock, ResNet
-    except (ImportError, RuntimeError) as error:  # a torchvision built for another torch raises RuntimeError
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:  # one built for another torch raises any
         raise ImportError(f"resnet_small needs a torchvision that fits torch {torch.__version__} ({error})") from error
     with seeded(seed):
         model = ResNet(BasicBlock, list(blocks), num_classes=num_classes)
         model.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as in the other layers
         model.maxpool = nn.Identity()
     return model
