@@ -1,0 +1,139 @@
+"""From recorded results to the outcomes in the ledger: one function a claim, from records to a difference a seed."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from course_lib.claims import LEDGER, claim
+from reproduce.record import RESULTS, load_record, values_of
+
+Differences = dict[int, float]
+
+
+def minus(first: Differences, second: Differences) -> Differences:
+    """A − B for each seed that both have."""
+    return {seed: first[seed] - second[seed] for seed in first if seed in second}
+
+
+def _methods(name: str, key: str, first: str, second: str) -> Callable[[Path], Differences]:
+    """``key`` of one method minus that of another, in one record."""
+
+    def differences(folder: Path) -> Differences:
+        record = load_record(name, folder)
+        return minus(values_of(record, key, method=first), values_of(record, key, method=second))
+
+    return differences
+
+
+def _temperatures(name: str, first: float, second: float) -> Callable[[Path], Differences]:
+    """Test errors at one temperature minus those at another."""
+
+    def differences(folder: Path) -> Differences:
+        record = load_record(name, folder)
+        return minus(
+            values_of(record, "test_errors", temperature=first), values_of(record, "test_errors", temperature=second)
+        )
+
+    return differences
+
+
+def _behind_the_large_net(folder: Path) -> Differences:
+    (large,) = values_of(load_record("hinton_big", folder), "test_errors").values()
+    small = values_of(load_record("hinton_small", folder), "test_errors", method="distilled")
+    return {seed: errors - large for seed, errors in small.items()}
+
+
+def _right_on_3(folder: Path, method: str, shifted: str) -> Differences:
+    """Percent of the test 3s that are right."""
+    record = load_record("hinton_without_3", folder)
+    wrong = values_of(record, "errors_on_classes" + shifted, method=method)
+    count = values_of(record, "count_of_classes", method=method)
+    return {seed: 100 * (1 - wrong[seed] / count[seed]) for seed in wrong}
+
+
+def _fewer_errors(name: str, per: float, **case: object) -> Callable[[Path], Differences]:
+    """Errors before minus errors after the bias chosen on validation pictures, times ``per``."""
+
+    def differences(folder: Path) -> Differences:
+        record = load_record(name, folder)
+        before, after = (values_of(record, key, **case) for key in ("errors", "errors_shifted_on_validation"))
+        return {seed: per * value for seed, value in minus(before, after).items()}
+
+    return differences
+
+
+def _slope_plus_2(folder: Path) -> Differences:
+    """Slope of log norm over log T between 4 and 20, without T², plus 2: the slope with T²."""
+    norms = values_of(load_record("hinton_gradient", folder), "norm_with_factor")
+    return {seed: math.log(norm["20"] / norm["4"]) / math.log(20 / 4) for seed, norm in norms.items()}
+
+
+def _ratio_minus_1(folder: Path) -> Differences:
+    norms = values_of(load_record("hinton_gradient", folder), "norm_with_factor")
+    return {seed: norm["20"] / norm["4"] - 1 for seed, norm in norms.items()}
+
+
+DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
+    "F1.1a": _methods("hinton_small", "test_errors", "alone", "distilled"),
+    "F1.1b": _behind_the_large_net,
+    "F1.2a": _temperatures("hinton_temperature_wide", 8, 20),
+    "F1.2b": _temperatures("hinton_temperature_narrow", 1, 3),
+    "F1.2c": _temperatures("hinton_temperature_narrow", 20, 3),
+    "F1.3a": lambda folder: _right_on_3(folder, "distilled", ""),
+    "F1.3b": lambda folder: _right_on_3(folder, "distilled", "_shifted_on_validation"),
+    "F1.3c": _fewer_errors("hinton_without_3", 1, method="distilled"),
+    "F1.3d": lambda folder: minus(
+        _right_on_3(folder, "distilled", "_shifted_on_validation"),
+        _right_on_3(folder, "labels", "_shifted_on_validation"),
+    ),
+    "F1.4": _fewer_errors("hinton_only_7_8", 0.01),
+    "F1.5a": _methods("hinton_3_percent", "test_accuracy", "soft", "labels"),
+    "F1.5b": _methods("hinton_3_percent", "train_accuracy", "labels", "soft"),
+    "F1.6a": _slope_plus_2,
+    "F1.6b": _ratio_minus_1,
+    "F2.1-mnist": _methods("features_students", "test_accuracy", "distilled", "alone"),
+    "F2.2-mnist": _methods("features_students", "test_accuracy", "hints", "distilled"),
+    "F2.5-mnist": _methods("features_students", "test_accuracy", "distilled", "weaker teacher"),
+}
+
+
+def differences_of(id: str, folder: Path = RESULTS) -> list[float] | None:
+    """One difference a seed of the claim, from the recorded results; none while a seed is missing."""
+    try:
+        found = DIFFERENCES[id](folder)
+    except TypeError:  # no record yet: load_record gave none
+        return None
+    seeds = claim(id).seeds
+    return [round(found[seed], 6) for seed in seeds] if all(seed in found for seed in seeds) else None
+
+
+def judge_all(folder: Path = RESULTS, ledger: Path = LEDGER) -> None:
+    """Write into the ledger the outcome of every claim that the recorded results can answer."""
+    for id in DIFFERENCES:
+        differences = differences_of(id, folder)
+        if differences is not None:
+            record_outcome(id, differences, ledger)
+
+
+def record_outcome(id: str, differences: list[float], ledger: Path = LEDGER) -> None:
+    """Judge ``differences`` and write outcome and numbers into the claim's entry."""
+    entry = claim(id)
+    if len(differences) != len(entry.seeds):
+        raise ValueError(f"claim {id} has the seeds {list(entry.seeds)}, but {len(differences)} differences came")
+    verdict = entry.judge(differences)
+    entries = json.loads(ledger.read_text(encoding="utf-8"))
+    for written in entries:
+        if written["id"] == id:
+            written["outcome"] = verdict.outcome
+            written["numbers"] = {name: round(getattr(verdict, name), 4) for name in ("mean", "low", "high")}
+            written["numbers"]["differences"] = differences
+    write_ledger(entries, ledger)
+
+
+def write_ledger(entries: list[dict], ledger: Path = LEDGER) -> None:
+    """One object a claim, a field a line, lists of numbers on one line: easy to edit by hand."""
+    text = json.dumps(entries, indent=2, ensure_ascii=False)
+    text = re.sub(r"\[\s+([-\d.,e\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
+    ledger.write_text(text + "\n", encoding="utf-8")

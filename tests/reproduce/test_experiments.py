@@ -1,0 +1,70 @@
+"""Every experiment runs, on a few made-up pictures and for one epoch: numbers of the right kind come out."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from course_lib.data.images import DIGITS, ImageData
+from course_lib.distillation.hinton import with_teacher_logits
+from course_lib.models.vision import SmallConvNet, mlp
+from reproduce import features_mnist, hinton_mnist
+from reproduce.ledger import DIFFERENCES
+from reproduce.page import _section
+from reproduce.record import carry_out
+
+
+def made_up(count: int, seed: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(count, 1, 28, 28, generator=generator), torch.arange(count) % 10)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Experiments on 200 made-up pictures, one epoch each."""
+    data = ImageData("mnist", made_up(200, 0), made_up(50, 1), made_up(50, 2), DIGITS, (0.0,), (1.0,))
+    teacher = mlp([784, 16, 10])
+    taught = with_teacher_logits(teacher, data.train)
+    for name, value in {
+        "mnist": data,
+        "big_net": teacher,
+        "all_training_cases": data.train,
+        "soft_targets": taught,
+        "soft_targets_without_validation": taught,
+    }.items():
+        monkeypatch.setattr(hinton_mnist, name, lambda value=value: value)
+    for name in ("SMALL", "SHORT", "NARROW", "FEW"):
+        monkeypatch.setattr(hinton_mnist, name, replace(getattr(hinton_mnist, name), epochs=1, precision="fp32"))
+    convolutional = SmallConvNet(features_mnist.CHANNELS["better"])
+    monkeypatch.setattr(features_mnist, "mnist", lambda: data)
+    monkeypatch.setattr(features_mnist, "some_cases", lambda: data.train)
+    monkeypatch.setattr(features_mnist, "teacher", lambda name: convolutional)
+    monkeypatch.setattr(features_mnist, "taught_by", lambda name: with_teacher_logits(convolutional, data.train))
+    for name in ("STUDENT", "HINTS"):
+        monkeypatch.setattr(features_mnist, name, replace(getattr(features_mnist, name), epochs=1))
+
+
+@pytest.mark.parametrize(
+    "make", hinton_mnist.EXPERIMENTS + features_mnist.EXPERIMENTS, ids=lambda make: make.__name__
+)
+def test_experiments_run(make, tiny, tmp_path):
+    experiment = make()
+    experiment.cases[:] = [case for case in experiment.cases if case["seed"] == 0][:4]
+    record = carry_out(experiment, tmp_path)
+    assert len(record["runs"]) == len(experiment.cases)
+    for run in record["runs"]:
+        assert all(value >= 0 for key, value in run.items() if key.startswith(("errors", "test_", "train_")))
+        assert run.get("test_errors", 0) <= 50
+    assert f"### {experiment.question}" in _section(record)
+
+
+def test_seeds_of_the_claims_are_seeds_of_the_experiments(tiny, tmp_path):
+    """Whatever the numbers, a whole set of records answers every claim: no seed or method is misspelt."""
+    for make in hinton_mnist.EXPERIMENTS + features_mnist.EXPERIMENTS:
+        experiment = make()
+        sample = make().run(experiment.cases[0])
+        carry_out(replace(experiment, run=lambda case, sample=sample: dict(sample)), tmp_path)
+    from reproduce.ledger import differences_of
+
+    assert [id for id in DIFFERENCES if differences_of(id, tmp_path) is None] == []
