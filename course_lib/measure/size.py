@@ -52,9 +52,7 @@ def bytes_on_disk(model: nn.Module) -> int:
     tensors: dict[object, tuple[str, Tensor]] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
-            raise ValueError(
-                f"the state dict holds {name!r} of type {type(value).__name__}; expected only tensors"
-            )
+            raise ValueError(f"the state dict holds {name!r} of type {type(value).__name__}; expected only tensors")
         for part_name, part in plain_tensors(value):
             same = (part.device, part.data_ptr() or object(), part.dtype, part.shape, part.stride())
             tensors.setdefault(same, (name + part_name, part))
@@ -81,9 +79,7 @@ def plain_tensors(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         parts = {"crow": tensor.crow_indices(), "col": tensor.col_indices(), "values": tensor.values()}
     elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
         parts = {"ccol": tensor.ccol_indices(), "row": tensor.row_indices(), "values": tensor.values()}
-    elif hasattr(
-        tensor, "__tensor_flatten__"
-    ):  # a subclass that wraps others, as torchao's quantized tensors do
+    elif hasattr(tensor, "__tensor_flatten__"):  # a subclass that wraps others, as torchao's quantized tensors do
         parts = {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
     else:
         yield "", tensor

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +50,7 @@ class Latency:
         return f"{show_seconds(self.median)} (spread {show_seconds(self.spread)}, {self.repeats} runs)"
 
 
-def latency(
-    call: nn.Module | Callable[..., object], *inputs: object, repeats: int = 30, warmup: int = 5
-) -> Latency:
+def latency(call: nn.Module | Callable[..., object], *inputs: object, repeats: int = 30, warmup: int = 5) -> Latency:
     """Time ``call(*inputs)``, ``repeats`` times after ``warmup`` runs that do not count.
 
     A model runs in eval mode and without gradients; a function runs as it is. A GPU is waited for.
@@ -77,16 +74,13 @@ def latencies(
         raise ValueError("calls is empty; expected at least one name with a model or a function")
     if repeats < 2 or warmup < 0:
         raise ValueError(f"repeats is {repeats} and warmup {warmup}; expected at least 2 and at least 0")
-    ready = {name: _ready(call, inputs) for name, call in calls.items()}
+    for call in calls.values():
+        _check_call(call)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with evaluating(*(call for call in calls.values() if isinstance(call, nn.Module))):
         for turn in range(warmup + repeats):
-            for name, call in ready.items():
-                _wait_for_gpu()
-                start = time.perf_counter()
-                call()
-                _wait_for_gpu()
-                elapsed = time.perf_counter() - start
+            for name, call in calls.items():
+                elapsed = _time_once(call, inputs)
                 if turn >= warmup:
                     seconds[name].append(elapsed)
     return {name: _summary(runs) for name, runs in seconds.items()}
@@ -109,27 +103,21 @@ def peak_memory(
         ValueError: the device is neither a CPU nor cuda; PyTorch keeps no peak elsewhere.
     """
     models = [call] if isinstance(call, nn.Module) else []
-    tensors = [
-        t
-        for t in (*(p for m in models for p in m.parameters()), *tree_leaves(inputs))
-        if isinstance(t, Tensor)
-    ]
-    device = (
-        torch.device(device) if device is not None else tensors[0].device if tensors else torch.device("cpu")
-    )
-    ready = _ready(call, inputs)
-    with evaluating(*models):
+    tensors = [t for t in (*(p for m in models for p in m.parameters()), *tree_leaves(inputs)) if isinstance(t, Tensor)]
+    device = torch.device(device) if device is not None else tensors[0].device if tensors else torch.device("cpu")
+    _check_call(call)
+    with evaluating(*models), torch.set_grad_enabled(torch.is_grad_enabled() and not models):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)
-            ready()
+            call(*inputs)
             torch.cuda.synchronize(device)
             return torch.cuda.max_memory_allocated(device) - before
         if device.type != "cpu":
             raise ValueError(f"device is {str(device)!r}; peak memory can be measured on 'cpu' and 'cuda'")
         with _LiveBytes() as tracker:
-            ready()
+            call(*inputs)
         return tracker.peak
 
 
@@ -178,10 +166,19 @@ def _plain_kernels() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _ready(call: nn.Module | Callable[..., object], inputs: tuple[object, ...]) -> Callable[[], object]:
+def _check_call(call: object) -> None:
     if not callable(call):
         raise TypeError(f"call is a {type(call).__name__}; expected a model or a function")
-    return torch.no_grad()(partial(call, *inputs)) if isinstance(call, nn.Module) else partial(call, *inputs)
+
+
+def _time_once(call: nn.Module | Callable[..., object], inputs: tuple[object, ...]) -> float:
+    """Seconds of one call. Switching gradients off takes microseconds itself, so the clock starts after it."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not isinstance(call, nn.Module)):
+        _wait_for_gpu()
+        start = time.perf_counter()
+        call(*inputs)
+        _wait_for_gpu()
+        return time.perf_counter() - start
 
 
 def _wait_for_gpu() -> None:
