@@ -22,11 +22,10 @@ from typing import Literal
 LEDGER = Path(__file__).resolve().parents[1] / "reproduce" / "claims.json"
 
 # 97.5% points of Student's t for 1, 2, ... 30 degrees of freedom.
-# fmt: off
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-         2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-         2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
-# fmt: on
+T_975 = [
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
+    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+]
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,11 @@ class Claim:
 
     Attributes:
         id: of the paper's claim, with a suffix for the test: ``F1.1a``, ``F1.1-digits``.
-        statement: in one sentence.
-        source: paper and section.
-        certainty: how sure the source is. V: read in the paper. S: reported by others. M: remembered, so that no
-            number may be printed as the paper's. "ours": no paper claims it, it is our control.
+        statement, source: one sentence; paper and section.
+        certainty: V: read in the paper. S: reported by others. M: remembered, an ordering without the paper's
+            numbers. "ours": no paper claims it, it is our control.
         paper: the paper's numbers, if they may be quoted.
-        tested_by: the script or the lesson.
-        difference: what A − B is.
+        tested_by, difference: the script or the lesson; what A − B is.
         kind, margin, unit: what the difference has to be, fixed before the experiment, as are the seeds.
         outcome: confirmed, refuted, null, or untested.
         numbers: mean, low, high, and one difference a seed, in the order of the seeds; none while untested.

@@ -45,9 +45,7 @@ def tiny(monkeypatch):
         monkeypatch.setattr(features_mnist, name, replace(getattr(features_mnist, name), epochs=1))
 
 
-@pytest.mark.parametrize(
-    "make", hinton_mnist.EXPERIMENTS + features_mnist.EXPERIMENTS, ids=lambda make: make.__name__
-)
+@pytest.mark.parametrize("make", hinton_mnist.EXPERIMENTS + features_mnist.EXPERIMENTS, ids=lambda make: make.__name__)
 def test_experiments_run(make, tiny, tmp_path):
     experiment = make()
     experiment.cases[:] = [case for case in experiment.cases if case["seed"] == 0][:4]

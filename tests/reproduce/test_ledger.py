@@ -12,11 +12,12 @@ from reproduce.page import PAGE, ROOT, make_page
 
 CLAIMS = load_ledger()
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMED = re.compile(r"""\bclaim\(\s*["']([^"']+)["']""")
+ID = r"F\d+\.\d+[a-z]?(?:-[a-z-]+)?"
+NAMED = re.compile(rf"""["']({ID})["']""")
 
 
 def named_in(notebook: Path) -> set[str]:
-    """The ids in the calls ``claim("...")`` of a notebook's code cells."""
+    """The ids in a notebook's code cells: in ``claim("F1.1x")``, or in a list that a loop takes to ``claim``."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return {id for source in sources for id in NAMED.findall(source)}
@@ -29,7 +30,7 @@ def test_ids_are_unique():
 
 @pytest.mark.parametrize("entry", CLAIMS, ids=lambda entry: entry.id)
 def test_entries_are_well_formed(entry):
-    assert re.fullmatch(r"F\d+\.\d+[a-z]?(-[a-z-]+)?", entry.id)
+    assert re.fullmatch(ID, entry.id)
     assert entry.certainty in ("V", "S", "M", "ours")
     assert entry.kind in ("greater", "within") and entry.outcome in ("confirmed", "refuted", "null", "untested")
     assert entry.margin > 0 if entry.kind == "within" else entry.margin >= 0
