@@ -19,15 +19,15 @@ help: ## this list
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) tools/make_venv.py
 
-lab: $(READY) ## open JupyterLab on the first lesson
-	@$(PY) -m jupyterlab notebooks/00_measuring.ipynb
+lab: $(READY) ## open JupyterLab on the first lesson (LAB="--no-browser" for its options)
+	@$(PY) -m jupyterlab $(LAB) notebooks/00_measuring.ipynb
 
 test: $(READY) ## check this machine, then run every test (TESTS="tests/distillation -x" for some)
 	@$(PY) -m course_lib --quick
 	@$(PY) -m pytest $(TESTS)
 
 notebooks: $(READY) ## run the lessons and store their outputs (LESSONS="00 01" for some)
-	@$(PY) tools/notebooks.py $(LESSONS)
+	@$(PY) -m tools.notebooks $(LESSONS)
 
 assignments: $(READY) ## make assignments/ from solutions/
 	@$(PY) tools/assignments.py

@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,8 @@ OPTIONAL = {
     "nbgrader": ("nbgrader", "grading a class"),
     "torchdistill": ("torchdistill", "make bench"),
 }
+# Slow to import, and no cause of trouble so far: it is enough that they are installed.
+NOT_IMPORTED = {"jupyterlab", "nbval", "nbgrader", "torchdistill"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 BROWSER_FILES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -62,11 +65,11 @@ class Finding:
 def examine(*, quick: bool = False) -> list[Finding]:
     """Look at everything. ``quick`` imports PyTorch only and takes the other packages' word for it."""
     checks: list[Callable[[], Finding | list[Finding]]] = [check_python, check_course]
-    for module, distribution in NEEDED.items():
-        imported = not quick or module == "torch"
-        checks.append(lambda m=module, d=distribution, i=imported: check_package(m, d, imported=i))
-    for module, (distribution, purpose) in OPTIONAL.items():
-        checks.append(lambda m=module, d=distribution, p=purpose: check_package(m, d, imported=not quick, only_for=p))
+    wanted = [(module, distribution, None) for module, distribution in NEEDED.items()]
+    wanted += [(module, distribution, purpose) for module, (distribution, purpose) in OPTIONAL.items()]
+    for module, distribution, purpose in wanted:
+        imported = module == "torch" if quick else module not in NOT_IMPORTED
+        checks.append(partial(check_package, module, distribution, imported=imported, only_for=purpose))
     checks += [check_widget_extension, check_device, check_scale]
     if not quick:
         checks.append(check_digits)

@@ -41,9 +41,9 @@ def make_environment():
 
 def install():
     """Install the lock, then the course without looking for dependencies again."""
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    print("Installing the tested versions (a few minutes, 6 GB on Linux, less elsewhere)", flush=True)
-    for arguments in (["-r", "requirements.lock"], ["--no-deps", "--no-build-isolation", "-e", "."]):
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install"]
+    print("Installing the tested versions: a few minutes, and on Linux 6 GB", flush=True)
+    for arguments in (["-r", "requirements.lock"], ["--quiet", "--no-deps", "--no-build-isolation", "-e", "."]):
         if subprocess.call(pip + arguments, cwd=ROOT) != 0:
             sys.exit("The installation broke off; the lines above say why. The same command goes on from here.")
 
