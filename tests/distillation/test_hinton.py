@@ -187,7 +187,7 @@ def test_the_soft_term_is_never_negative(student, teacher, temperature):
 def test_a_constant_in_each_row_changes_nothing(student, teacher, constant, temperature):
     labels = torch.tensor([0, 1, 2])
     student, teacher, constant = map(torch.tensor, (student, teacher, constant))
-    kwargs = dict(temperature=temperature, alpha=0.5)
+    kwargs = {"temperature": temperature, "alpha": 0.5}
     expected = distillation_loss(student, teacher, labels, **kwargs)
     torch.testing.assert_close(distillation_loss(student + constant, teacher, labels, **kwargs), expected)
     torch.testing.assert_close(distillation_loss(student, teacher + constant, labels, **kwargs), expected)
@@ -257,7 +257,7 @@ def test_a_sequence_s_loss_is_that_of_its_valid_positions(padding, fill):
 
 def test_a_mask_counts_as_padding_does_and_combines_with_it():
     student, teacher, labels, counted = padded(2)
-    kwargs = dict(temperature=2.0, alpha=1.0)
+    kwargs = {"temperature": 2.0, "alpha": 1.0}
     expected = distillation_loss(student, teacher, labels, **kwargs)
     torch.testing.assert_close(distillation_loss(student, teacher, mask=counted, **kwargs), expected)
     mask = torch.ones_like(counted)
@@ -467,7 +467,7 @@ def test_with_teacher_logits_adds_a_column_in_order():
 def test_soft_targets_alone_need_no_labels():
     inputs, labels = transfer_set().tensors
     student, other = mlp([6, 5, 3], seed=2), mlp([6, 5, 3], seed=2)
-    kwargs = dict(temperature=3.0, alpha=1.0, progress=False)
+    kwargs = {"temperature": 3.0, "alpha": 1.0, "progress": False}
     distill(student, Counted(), TensorDataset(inputs), QUICK, **kwargs)
     distill(other, Counted(), TensorDataset(inputs, torch.full_like(labels, 99)), QUICK, **kwargs)
     for mine, its in zip(student.parameters(), other.parameters(), strict=True):
@@ -491,7 +491,7 @@ def test_the_student_learns_its_teacher():
 def test_distill_rejects_what_it_cannot_use_and_leaves_the_student_as_it_was():
     student = mlp([6, 5, 3], seed=2).train()
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    good = dict(temperature=3.0, alpha=0.7)
+    good = {"temperature": 3.0, "alpha": 0.7}
     for error, match, teacher, train, kwargs in [
         (ValueError, "temperature is 0", Counted(), transfer_set(), {**good, "temperature": 0}),
         (ValueError, "alpha is 2", Counted(), transfer_set(), {**good, "alpha": 2}),
