@@ -119,10 +119,17 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def compared_share(notebook: NotebookNode) -> float:
-    """Of the code cells that store an output, the share that nbval compares; 1.0 if none stores any."""
-    storing = [cell for cell in code_cells(notebook) if cell.outputs]
+    """Of the code cells that store text, the share whose text nbval compares; 1.0 if none stores any.
+
+    A cell that only draws does not count: nbval does not compare pictures.
+    """
+    storing = [cell for cell in code_cells(notebook) if any(map(_is_text, cell.outputs))]
     ignored = sum(IGNORED in cell.metadata.get("tags", []) for cell in storing)
     return 1.0 - ignored / len(storing) if storing else 1.0
+
+
+def _is_text(output: NotebookNode) -> bool:
+    return not any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
 def raise_floors() -> None:

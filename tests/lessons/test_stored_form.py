@@ -69,13 +69,15 @@ def test_only_a_caption_is_a_caption():
     assert caption(None) is None
 
 
-def test_the_compared_share_counts_cells_with_outputs():
+def test_the_compared_share_counts_cells_that_store_text():
     lesson = good_lesson()
-    assert compared_share(lesson) == 1.0
+    assert compared_share(lesson) == 1.0  # of one: the other cell only draws
     lesson.cells[3].metadata.tags = ["nbval-ignore-output"]
-    assert compared_share(lesson) == 0.5
-    lesson.cells[3].outputs = []  # a cell without an output has nothing to compare
     assert compared_share(lesson) == 1.0
+    lesson.cells[3].outputs.append(new_output("stream", name="stdout", text="0.3 s"))
+    assert compared_share(lesson) == 0.5
+    lesson.cells[1].outputs = []
+    assert compared_share(lesson) == 0.0
 
 
 def test_an_unknown_name_lists_the_lessons(monkeypatch, tmp_path):
@@ -93,6 +95,7 @@ def test_floors_rise_and_never_fall(monkeypatch, tmp_path):
     floors.write_text('{"00_one": 0.9, "01_two": 0.2}')
     lesson = good_lesson()
     lesson.cells[3].metadata.tags = ["nbval-ignore-output"]
+    lesson.cells[3].outputs.append(new_output("stream", name="stdout", text="0.3 s"))
     for name in ("00_one", "01_two", "02_three"):
         nbformat.write(lesson, tmp_path / f"{name}.ipynb")
     monkeypatch.setattr(notebooks, "LESSONS", tmp_path)
