@@ -1,0 +1,233 @@
+"""Grades one submission: the student's code in a sandbox, the instructor's checks here.
+
+This process never runs a line of the student's code. The names that the answers define are bound to stand-ins; a
+check that calls one sends the arguments to the sandbox and gets data back. Expected values never leave this process.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import dataclasses
+import io
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from course_lib.grading.checks import CheckFailed
+from course_lib.grading.sandbox import Limits, Sandbox, StudentProcessEnded
+from course_lib.grading.sheet import Cell, Sheet
+
+MAX_RESTARTS = 4
+MAX_SHOWN = 8_000
+
+
+class StudentError(Exception):
+    """An error of a type that only the student's process knows."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one cell. `error` is None if it passed, else (name, message, where in the student's code)."""
+
+    name: str
+    points: float
+    out_of: float
+    error: tuple[str, str, str] | None
+    printed: str
+
+
+class Student:
+    """The student's code in its sandbox, started again when a call ends the process. Use as a context manager.
+
+    Args:
+        program: (title, source) of each cell, in order.
+        limits: for the whole submission, restarts included.
+        room: a sandbox to use instead of a new one. Only for code that is trusted: it leaves traces in it.
+        preload, isolated: as in `Sandbox`.
+    """
+
+    def __init__(
+        self,
+        program: Sequence[tuple[str, str]],
+        limits: Limits = Limits(),
+        *,
+        room: Sandbox | None = None,
+        preload: Sequence[str] = ("numpy", "torch"),
+        isolated: bool = True,
+    ) -> None:
+        self.program, self.limits, self.room = list(program), limits, room
+        self.preload, self.isolated = preload, isolated
+        self.cells: dict[str, Result] = {}  # how each cell of the program went
+        self._fatal: set[str] = set()  # cells that end the process: left out from then on
+        self._restarts = 0
+        self._borrowed = room is not None
+        self._end_of_time = time.monotonic() + limits.seconds_in_all
+
+    def __enter__(self) -> Student:
+        with contextlib.suppress(StudentProcessEnded):  # told again, and better, by the first check
+            self._load()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.room is not None and not self._borrowed:
+            self.room.__exit__()
+
+    def ask(self, **message: Any) -> tuple[Any, str]:
+        """Send a request; return the value and what was printed.
+
+        Raises:
+            StudentProcessEnded: the call ended the process. The next request starts a new one.
+            Exception: whatever the student's code raised, as a built-in error or a `StudentError`.
+        """
+        if self.room is None or self.room.ended:
+            self._load()
+        reply = self.room.request(self.limits.seconds_per_call, **message)
+        if reply.get("error"):
+            raise _error(reply["error"])
+        return reply["value"], str(reply.get("printed", ""))
+
+    def _load(self) -> None:
+        while True:
+            try:
+                self._start()
+                return
+            except StudentProcessEnded:
+                if self._restarts > MAX_RESTARTS or time.monotonic() > self._end_of_time:
+                    raise
+
+    def _start(self) -> None:
+        if self.room is None or self.room.ended:
+            left = self._end_of_time - time.monotonic()
+            if self._restarts > MAX_RESTARTS or left < 1:
+                raise StudentProcessEnded(
+                    f"the submission ended its process {self._restarts} times or used up its "
+                    f"{self.limits.seconds_in_all:g} s; the rest was not run"
+                )
+            self._restarts += 1
+            limits = dataclasses.replace(self.limits, seconds_in_all=left)
+            self.room = Sandbox(limits, preload=self.preload, isolated=self.isolated).__enter__()
+        self.room.request(self.limits.seconds_per_call, do="fresh")
+        for title, source in self.program:
+            if title not in self._fatal:
+                self._run(title, source)
+
+    def _run(self, title: str, source: str) -> None:
+        try:
+            reply = self.room.request(self.limits.seconds_per_cell, do="cell", source=source, title=title)
+        except StudentProcessEnded as end:
+            self._fatal.add(title)
+            self.cells[title] = Result(title, 0, 0, ("StudentProcessEnded", str(end), ""), "")
+            raise
+        error = tuple(map(str, reply["error"])) if reply.get("error") else None
+        self.cells[title] = Result(title, 0, 0, error, str(reply.get("printed", "")))
+
+
+class StandIn:
+    """In the checks' eyes, a function of the student's. Calls travel to the sandbox."""
+
+    def __init__(self, name: str, student: Student, printed: io.StringIO) -> None:
+        self.name, self.student, self.printed = name, student, printed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask(do="call", args=list(args), kwargs=kwargs)
+
+    def remote_gradient(self, args: Sequence[Any], wrt: int) -> Any:
+        """Serves `checks.gradient`, which cannot differentiate across processes."""
+        return self._ask(do="gradient", args=list(args), wrt=wrt)
+
+    def _ask(self, **message: Any) -> Any:
+        value, printed = self.student.ask(name=self.name, **message)
+        self.printed.write(printed)
+        return value
+
+
+def grade(sheet: Sheet, student: Student, only: Iterable[str] | None = None) -> dict[str, Result]:
+    """Run the sheet's checks against a student's code.
+
+    Args:
+        sheet: the instructor's notebook, solutions and hidden tests included.
+        student: entered, made from `sheet.program(...)`.
+        only: names of the checks to run; None for all.
+
+    Returns:
+        The result of each check, by name.
+    """
+    wanted = None if only is None else set(only)
+    names: dict[str, Any] = {"__name__": "checks"}
+    results: dict[str, Result] = {}
+    for cell in sheet.cells:
+        if cell.kind == "given":
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(cell.source, f"<{cell.name}>", "exec"), names)
+        elif cell.kind == "check" and (wanted is None or cell.name in wanted):
+            results[cell.name] = _check(cell, sheet, student, dict(names))
+    return results
+
+
+def _check(cell: Cell, sheet: Sheet, student: Student, names: dict[str, Any]) -> Result:
+    printed = io.StringIO()
+    error = None
+    try:
+        _bind_answers(cell, sheet, student, names, printed)
+        with contextlib.redirect_stdout(printed):
+            exec(compile(cell.source, f"<{cell.name}>", "exec"), names)
+    except Exception as problem:
+        error = _explain(problem, sheet, student)
+    points = cell.points if error is None else 0.0
+    return Result(cell.name, points, cell.points, error, printed.getvalue()[:MAX_SHOWN])
+
+
+def _bind_answers(cell: Cell, sheet: Sheet, student: Student, names: dict, printed: io.StringIO) -> None:
+    used = _names_in(compile(cell.source, cell.name, "exec"))
+    asked = sorted({name for answer in sheet.of_kind("answer") for name in answer.defines} & used)
+    found, _ = student.ask(do="look", names=asked)
+    for name, description in (found if isinstance(found, dict) else {}).items():
+        kind, value = description
+        if kind == "other":
+            raise CheckFailed(f"{name} is {value}")
+        if name in asked:
+            names[name] = StandIn(name, student, printed) if kind == "function" else value
+
+
+def _names_in(code: Any) -> set[str]:
+    inner = [_names_in(constant) for constant in code.co_consts if hasattr(constant, "co_names")]
+    return set(code.co_names).union(*inner)
+
+
+def _error(described: Any) -> Exception:
+    name, text, where = (str(item) for item in described)
+    if name == "CheckFailed":
+        return CheckFailed(text)
+    kind = getattr(builtins, name, None)
+    known = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
+    error = kind(text) if known else StudentError(f"{name}: {text}")
+    error.student_trace = where
+    return error
+
+
+def _explain(problem: Exception, sheet: Sheet, student: Student) -> tuple[str, str, str]:
+    where = getattr(problem, "student_trace", None)
+    if isinstance(problem, CheckFailed):
+        return "Not yet", str(problem), ""
+    if isinstance(problem, StudentProcessEnded):
+        return "Stopped", str(problem), ""
+    if isinstance(problem, NotImplementedError):
+        return "Not yet", "this answer is not written yet (it raises NotImplementedError)", ""
+    if isinstance(problem, NameError) and where is None:
+        cell = next((a for a in sheet.of_kind("answer") if problem.name in a.defines), None)
+        went = student.cells.get(cell.name) if cell else None
+        if went and went.error:
+            name, text, trace = went.error
+            return "Not yet", f"{problem.name} is not there: its cell stopped with {name}: {text}", trace
+        return "Not yet", f"{problem.name} is not there. Was its cell deleted, or the name changed?", ""
+    if where is not None:
+        return "Your code raised an error", f"{type(problem).__name__}: {problem}{_hint(problem)}", where
+    return "The check could not use the answer", f"{type(problem).__name__}: {problem}", ""
+
+
+def _hint(problem: Exception) -> str:
+    if isinstance(problem, ImportError) and "course_lib" in str(problem):
+        return ". Graded answers stand on torch, numpy and the standard library; course_lib holds the reference answers"
+    return ""
