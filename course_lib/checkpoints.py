@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -30,6 +30,11 @@ def check_folder(folder: str | Path) -> None:
         writable, problem = False, str(error)
     if not writable:
         raise ValueError(f"checkpoint_dir {folder} cannot be written ({problem}); give a folder that can")
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all weights and buffers on the CPU, each on its own and in plain order, as safetensors wants them."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
 
 
 def save_checkpoint(
@@ -52,7 +57,7 @@ def save_checkpoint(
     draft = final.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    save_model(model, str(draft / "model.safetensors"))
+    save_file(weights_of(model), str(draft / "model.safetensors"))
     if best is not None:
         save_file(best, str(draft / "best.safetensors"))
     torch.save(optimizer.state_dict(), draft / "optimizer.pt")
@@ -88,7 +93,7 @@ def load_checkpoint(
         _check_settings(newest, state["made_with"], made_with)
         best = load_file(newest / "best.safetensors") if (newest / "best.safetensors").exists() else None
         moments = torch.load(newest / "optimizer.pt", weights_only=True, map_location="cpu")
-        load_model(model, str(newest / "model.safetensors"))
+        model.load_state_dict(load_file(newest / "model.safetensors"))
         optimizer.load_state_dict(moments)  # takes each tensor to the device of its parameter
     except _OtherSettings:
         raise

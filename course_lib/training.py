@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
-from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint
+from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint, weights_of
 from course_lib.device import autocast_dtype, device_of, pick_device, seeded
 from course_lib.evaluation import Batch, check_data, check_labels, evaluate, predict_logits
 from course_lib.processes import Processes
@@ -187,8 +187,7 @@ def _epochs(run: _Run, train, validation, checkpoint_dir, progress: bool) -> His
             _train_epoch(run, train, epoch, steps, history, bar)
             newest_is_best = validation is not None and _validate(run, validation, history)
             if config.patience is not None and newest_is_best:
-                state = run.model.state_dict()
-                best = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+                best = weights_of(run.model)
             if checkpoint_dir is not None:
                 if run.processes.rank == 0:
                     so_far = asdict(history)
