@@ -15,7 +15,7 @@ from course_lib.data.images import fraction
 from course_lib.distillation.hinton import soft_target_loss, with_teacher_logits
 from course_lib.distillation.hints import fit_hints
 from course_lib.evaluation import evaluate
-from course_lib.models.vision import SmallConvNet
+from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
 from reproduce.mnist import CACHE, mnist
 from reproduce.record import Case, Experiment, Numbers
@@ -26,6 +26,11 @@ TEACHER = FitConfig(epochs=10, batch_size=100, learning_rate=2e-3, schedule="cos
 STUDENT = FitConfig(epochs=8, batch_size=100, learning_rate=2e-3, schedule="cosine", precision="fp32")
 HINTS = replace(STUDENT, epochs=3)
 LAYER = "blocks.0"  # the middle of two blocks, in the student and in the teacher
+DEEP = [784] + 16 * [32] + [10]
+DEEP_FIT = replace(STUDENT, epochs=15)
+DEEP_HINTS = replace(STUDENT, epochs=5)
+DEEP_TEACHER = [784, 256, 256, 10]
+DEEP_LAYER = "16"  # the ReLU behind the eighth hidden layer
 
 
 @cache
@@ -39,6 +44,14 @@ def teacher(name: str) -> nn.Module:
     """A trained teacher, from the cache where it lies there."""
     model = SmallConvNet(CHANNELS[name], seed=0)
     fit(model, some_cases(), TEACHER, checkpoint_dir=CACHE / f"features_{name}", progress=False)
+    return model
+
+
+@cache
+def deep_teacher() -> nn.Module:
+    """The teacher of the deep and thin perceptrons: a shallow and wide one."""
+    model = mlp(DEEP_TEACHER, seed=0)
+    fit(model, some_cases(), TEACHER, progress=False)
     return model
 
 
@@ -108,9 +121,54 @@ def features_students() -> Experiment:
     )
 
 
+def features_deep() -> Experiment:
+    """A very deep and thin perceptron: from labels, from soft targets, and with hints for its lower half first."""
+
+    def run(case: Case) -> Numbers:
+        method, seed = case["method"], case["seed"]
+        student = mlp(DEEP, seed=seed)
+        if method == "hints":
+            fit_hints(
+                student,
+                deep_teacher(),
+                some_cases(),
+                replace(DEEP_HINTS, seed=seed),
+                guided_layer=DEEP_LAYER,
+                hint_layer="2",
+                progress=False,
+            )
+        loss = hard_label_loss if method == "alone" else soft_target_loss(temperature=4, alpha=0.9)
+        data = with_teacher_logits(deep_teacher(), some_cases())
+        fit(student, data, replace(DEEP_FIT, seed=seed), loss=loss, progress=False)
+        few = TensorDataset(*some_cases().tensors[:2])
+        return {
+            "test_accuracy": _accuracy(student),
+            "train_accuracy": round(100 * evaluate(student, few).accuracy, 2),
+        }
+
+    return Experiment(
+        "features_deep",
+        "Does a perceptron of 16 layers with 32 units each learn, from labels, from soft targets, with hints first?",
+        {
+            "fit": asdict(DEEP_FIT),
+            "hints": asdict(DEEP_HINTS),
+            "sizes": DEEP,
+            "guided_layer": DEEP_LAYER,
+            "teacher_sizes": DEEP_TEACHER,
+            "hint_layer": "2",
+            "cases": CASES,
+            "temperature": 4,
+            "alpha": 0.9,
+        },
+        [{"seed": seed, "method": method} for seed in range(5) for method in ("alone", "hints", "distilled")],
+        run,
+        notes=("PyTorch's usual initial weights, which shrink the signal from layer to layer; no batch norm.",),
+    )
+
+
 def _accuracy(model: nn.Module) -> float:
     with torch.no_grad():
         return round(100 * evaluate(model, mnist().test).accuracy, 2)
 
 
-EXPERIMENTS = (features_teachers, features_students)
+EXPERIMENTS = (features_teachers, features_students, features_deep)

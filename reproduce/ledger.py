@@ -95,6 +95,8 @@ DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F1.6b": _ratio_minus_1,
     "F2.1-mnist": _methods("features_students", "test_accuracy", "distilled", "alone"),
     "F2.2-mnist": _methods("features_students", "test_accuracy", "hints", "distilled"),
+    "F2.4a-mnist": _methods("features_deep", "test_accuracy", "hints", "alone"),
+    "F2.4b-mnist": _methods("features_deep", "test_accuracy", "hints", "distilled"),
     "F2.5-mnist": _methods("features_students", "test_accuracy", "distilled", "weaker teacher"),
 }
 

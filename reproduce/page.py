@@ -20,6 +20,7 @@ RECORDS = (
     "hinton_temperature_wide",
     "features_teachers",
     "features_students",
+    "features_deep",
 )
 SIGNS = {"confirmed": "✓ confirmed", "refuted": "✗ refuted", "null": "○ null", "untested": "untested"}
 HEAD = """# Results

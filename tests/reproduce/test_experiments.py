@@ -41,7 +41,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(features_mnist, "some_cases", lambda: data.train)
     monkeypatch.setattr(features_mnist, "teacher", lambda name: convolutional)
     monkeypatch.setattr(features_mnist, "taught_by", lambda name: with_teacher_logits(convolutional, data.train))
-    for name in ("STUDENT", "HINTS"):
+    monkeypatch.setattr(features_mnist, "deep_teacher", lambda: mlp([784, 256, 10]))
+    for name in ("STUDENT", "HINTS", "DEEP_FIT", "DEEP_HINTS"):
         monkeypatch.setattr(features_mnist, name, replace(getattr(features_mnist, name), epochs=1))
 
 
