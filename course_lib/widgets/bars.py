@@ -25,7 +25,7 @@ class ClassBars:
     """A bar and a number for each class on ``axes`` (changed in place), the first class on top.
 
     ``update`` sets lengths, words and colours; the longest bar gets another colour than the rest.
-    A dotted line marks 1/C, where all classes are alike.
+    A triangle marks 1/C, where all classes are alike.
     """
 
     def __init__(self, axes: Axes, class_names: Sequence[str], *, logarithmic: bool) -> None:
@@ -37,14 +37,16 @@ class ClassBars:
         axes.set_yticks(np.arange(classes), class_names)
         axes.set_ylim(classes - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        axes.grid(False, axis="y")
+        axes.grid(False)  # the numbers stand beside the bars, and no line should cross them
         _logarithmic_scale(axes) if logarithmic else _linear_scale(axes)
-        self.alike = axes.axvline(1 / classes, color="black", linestyle=":", linewidth=1.2)
+        # A mark on the upper edge, not a line through the numbers.
+        upper_edge = axes.get_xaxis_transform()
+        axes.plot([1 / classes], [1.025], marker="v", markersize=5, color="0.3", transform=upper_edge, clip_on=False)
 
     @property
     def moving(self) -> list[Artist]:
-        """The artists to draw again after ``update``, in order. The dotted line stands still, but over the bars."""
-        return [*self.bars, self.alike, *self.numbers]
+        """The artists to draw again after ``update``, in order."""
+        return [*self.bars, *self.numbers]
 
     def update(self, probabilities: Sequence[float]) -> None:
         """Show other ``probabilities``, one for each class, from 0 to 1."""
@@ -74,12 +76,9 @@ def power_of_ten(probability: float) -> str:
 
 
 def _numbers_beside(axes: Axes, classes: int, start: float) -> list[Artist]:
-    """A text for each bar, 4 points to the right of its end. White paper keeps the grid from crossing the digits."""
+    """A text for each bar, 4 points to the right of its end."""
     beside = axes.transData + ScaledTranslation(4 / 72, 0, axes.get_figure(root=True).dpi_scale_trans)
-    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    return [
-        axes.text(start, place, "", transform=beside, va="center", fontsize=9, bbox=paper) for place in range(classes)
-    ]
+    return [axes.text(start, place, "", transform=beside, va="center", fontsize=9) for place in range(classes)]
 
 
 def _linear_scale(axes: Axes) -> None:

@@ -5,7 +5,7 @@ Every widget of the course uses the two parts of this file.
 - ``LiveFigure`` holds a figure and the few artists in it that move. What stands still (axes, ticks, labels)
   is drawn once and kept as pixels; a redraw puts those pixels back and draws only what moves over them.
   matplotlib calls this blitting: https://matplotlib.org/stable/users/explain/animations/blitting.html
-- ``figure_image`` makes the ``ipywidgets.Image`` that shows it, and ``show`` puts a new state into it.
+- ``figure_image`` makes the widget that shows it, and ``show`` puts a new state into it.
 
 There is no pyplot, so no figure is left open behind a widget, and no window or inline backend is needed.
 """
@@ -16,12 +16,13 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import ipywidgets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
+from traitlets import Unicode
 
 if TYPE_CHECKING:
-    import ipywidgets
     from matplotlib.artist import Artist
 
 # Pixels drawn for each pixel of the page: sharp on the dense screens that most laptops have.
@@ -91,17 +92,27 @@ def encode_png(canvas: FigureCanvasAgg) -> bytes:
     return file.getvalue()
 
 
-def figure_image(live: LiveFigure) -> ipywidgets.Image:
-    """An ``ipywidgets.Image`` that shows ``live``: as wide as the figure, or as the page where that is narrower."""
-    import ipywidgets
+class DescribedImage(ipywidgets.Image):
+    """An image whose ``tooltip`` says what it shows, for screen readers and on hovering.
 
+    ipywidgets has no alternative text for images, and the browser's side takes a tooltip only from a widget that has
+    a description too: without one the view of an ``ipywidgets.Image`` with a tooltip fails
+    (https://github.com/jupyter-widgets/ipywidgets/pull/3921). Hence the empty one here.
+    """
+
+    description = Unicode("").tag(sync=True)
+
+
+def figure_image(live: LiveFigure) -> DescribedImage:
+    """A widget that shows ``live``: as wide as the figure, or as the page where that is narrower."""
     layout = ipywidgets.Layout(width="100%", max_width=f"{live.page_width}px", height="auto")
-    image = ipywidgets.Image(format="png", layout=layout)
+    image = DescribedImage(format="png", layout=layout)
     show(live, image)
     return image
 
 
-def show(live: LiveFigure, image: ipywidgets.Image) -> None:
+def show(live: LiveFigure, image: DescribedImage) -> None:
     """Put the present state of ``live`` into ``image`` (changed in place), with its description in words."""
-    image.value = live.png()
-    image.tooltip = live.description  # the img's title: ipywidgets offers no alt attribute
+    with image.hold_sync():  # in one message: the browser decodes the picture once for each
+        image.value = live.png()
+        image.tooltip = live.description

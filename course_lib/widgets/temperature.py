@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+import ipywidgets
 import numpy as np
 import torch
 
@@ -28,7 +29,6 @@ from course_lib.widgets.bars import ClassBars, percent
 from course_lib.widgets.figure import LiveFigure, figure_image, new_figure, show
 
 if TYPE_CHECKING:
-    import ipywidgets
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
@@ -66,8 +66,8 @@ class TemperatureArtists:
         self.logarithmic = ClassBars(log_axes, self.class_names, logarithmic=True)
         log_axes.tick_params(axis="y", labelleft=False)  # the names stand beside the first bars
         self.entropy_bar, self.entropy_text = _entropy_gauge(entropy_axes, math.log2(len(self.class_names)))
-        self.heading = figure.text(LEFT, 0.94, "", fontsize=14, fontweight="bold", va="center")
-        self.finding = figure.text(BARS, 0.94, "", fontsize=12, va="center")
+        self.heading = figure.text(LEFT, 0.95, "", fontsize=14, fontweight="bold", va="center")
+        self.finding = figure.text(BARS, 0.95, "", fontsize=12, va="center")
 
     @property
     def moving(self) -> list[Artist]:
@@ -199,8 +199,6 @@ def _controls(
     live: LiveFigure, temperature: float, temperatures: Sequence[float], captions: Sequence[str]
 ) -> ipywidgets.VBox:
     """The slider, the choice, the image and the sentence, not yet connected. Tab reaches both controls."""
-    import ipywidgets
-
     same = {
         "layout": ipywidgets.Layout(width="100%", max_width="560px"),
         "style": {"description_width": "110px"},
@@ -256,12 +254,12 @@ def _axes(figure: Figure | SubFigure, classes: int) -> tuple[Axes, Axes, Axes, A
     """Places for the picture, the entropy, and the bars on two scales: ``(left, bottom, width, height)``."""
     picture = figure.add_axes((LEFT, 0.36, 0.15, 0.40))
     entropy = figure.add_axes((LEFT, 0.19, 0.15, 0.05))
-    linear = figure.add_axes((BARS, 0.19, 0.33, 0.61))
-    linear.set_title("Probability", fontsize=11)
-    linear.set_xlabel(f"dotted: all {classes} classes alike", fontsize=9)
-    logarithmic = figure.add_axes((0.635, 0.19, 0.35, 0.61))
-    logarithmic.set_title("The same on a logarithmic scale", fontsize=11)
-    logarithmic.set_xlabel(f"dotted: 1/{classes}", fontsize=9)
+    linear = figure.add_axes((BARS, 0.19, 0.33, 0.60))
+    linear.set_title("Probability", fontsize=11, pad=11)
+    linear.set_xlabel(f"▼ all {classes} classes alike", fontsize=9)
+    logarithmic = figure.add_axes((0.635, 0.19, 0.35, 0.60))
+    logarithmic.set_title("The same on a logarithmic scale", fontsize=11, pad=11)
+    logarithmic.set_xlabel(f"▼ 1/{classes}", fontsize=9)
     return picture, entropy, linear, logarithmic
 
 
