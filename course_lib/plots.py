@@ -50,11 +50,9 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 100,
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
-    "savefig.facecolor": "white",
     "font.size": 11,
     "legend.frameon": False,
     "lines.linewidth": 2.0,
-    "lines.markersize": 6.0,
 }
 
 

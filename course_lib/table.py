@@ -67,6 +67,8 @@ class ComparisonTable:
         ]
         return "\n".join([*text, "", *self._notes()])
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         """The table for a notebook. It sets no colours: it reads well in a light and a dark theme."""
         head = "".join(f'<th scope="col" style="text-align: right">{escape(c.title)}</th>' for c in self._columns)

@@ -4,13 +4,14 @@
   ``compression_ratio``
 - ``work.py``, when it is called: ``flops``, ``latency``, ``latencies``, ``peak_memory``
 - ``quality.py``: ``accuracy``, ``perplexity``
-- here, all at once: ``measure_model`` makes one ``Row`` of a ``course_lib.table.ComparisonTable``
+- here, all at once: ``compare_models`` makes the course's table, ``measure_model`` one row of it
 
 Nothing here changes a model: it is put in eval mode where that matters, and back as it was.
 Units: bytes, seconds, and floating point operations; one multiply-add is two operations.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +29,14 @@ from course_lib.measure.size import (
     count_parameters,
 )
 from course_lib.measure.work import Latency, flops, latencies, latency, peak_memory
-from course_lib.table import Row
+from course_lib.table import ComparisonTable, Row
 
 __all__ = [
     "Latency",
     "accuracy",
     "bytes_in_memory",
     "bytes_on_disk",
+    "compare_models",
     "compression_ratio",
     "count_nonzero",
     "count_parameters",
@@ -84,5 +86,37 @@ def measure_model(
         latency=latency(model, *inputs, repeats=repeats) if timed else None,
         peak_memory=peak_memory(model, *inputs) if device.type in ("cpu", "cuda") else None,
         example=", ".join("×".join(map(str, t.shape)) for t in inputs if isinstance(t, Tensor)),
-        device=device.type if device.type != "cpu" else f"CPU, {torch.get_num_threads()} threads",
+        device=_named(device),
     )
+
+
+def compare_models(
+    models: Mapping[str, nn.Module],
+    example: Tensor | tuple[object, ...],
+    data: TensorDataset | None = None,
+    *,
+    repeats: int = 30,
+    timed: bool = True,
+) -> ComparisonTable:
+    """The table of several models, each compared with the first; they are timed in turns, which is fair to all.
+
+    Args:
+        models: by the names that the table shows, the one to compare with first.
+        example, data, repeats, timed: as for ``measure_model``.
+
+    Raises:
+        ValueError: there are no models.
+    """
+    rows = [measure_model(name, model, example, data, timed=False) for name, model in models.items()]
+    if timed and models:
+        inputs = example if isinstance(example, tuple) else (example,)
+        times = latencies(models, *inputs, repeats=repeats)
+        rows = [replace(row, latency=times[row.name]) for row in rows]
+    return ComparisonTable(rows)
+
+
+def _named(device: torch.device) -> str:
+    if device.type != "cpu":
+        return device.type
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
