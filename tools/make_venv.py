@@ -26,13 +26,19 @@ def check_version(version):
         sys.exit(message.format(*(FIRST + LAST + (sys.executable,) + tuple(version[:2]) + LAST)))
 
 
+def say(text):
+    """Print at once: pip's own lines follow."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def make_environment():
     """Create .venv if it is not there or does not start."""
     if os.path.exists(PYTHON) and subprocess.call([PYTHON, "-c", "import pip"]) == 0:
         return
     import venv
 
-    print("Making .venv with " + sys.executable, flush=True)
+    say("Making .venv with " + sys.executable)
     try:
         venv.create(VENV, clear=True, with_pip=True)
     except subprocess.CalledProcessError:
@@ -42,7 +48,7 @@ def make_environment():
 def install():
     """Install the lock, then the course without looking for dependencies again."""
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install"]
-    print("Installing the tested versions: a few minutes, and on Linux 6 GB", flush=True)
+    say("Installing the tested versions: a few minutes, and on Linux 6 GB")
     for arguments in (["-r", "requirements.lock"], ["--quiet", "--no-deps", "--no-build-isolation", "-e", "."]):
         if subprocess.call(pip + arguments, cwd=ROOT) != 0:
             sys.exit("The installation broke off; the lines above say why. The same command goes on from here.")
