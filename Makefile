@@ -39,7 +39,7 @@ bench: $(READY) ## time the library beside others
 	@$(PY) -m benchmarks
 
 slides: $(READY) ## the lessons as slides, in build/slides/
-	@$(PY) -m jupyter nbconvert --log-level WARN --to slides --output-dir build/slides notebooks/*.ipynb
+	@$(PY) -m tools.slides
 
 lock: ## tested versions again, from pyproject.toml (needs uv)
 	@$(PYTHON) tools/lock.py
