@@ -34,11 +34,11 @@ from reproduce.record import Case, Experiment, Numbers
 
 ALPHA = 0.9
 TEMPERATURES = (1, 2, 3, 4, 8, 14, 20)
-SMALL = FitConfig(epochs=30, batch_size=250, learning_rate=1e-3, schedule="cosine", precision="bf16")
-SHORT = replace(SMALL, epochs=20)
+SMALL = FitConfig(epochs=30, batch_size=500, learning_rate=1.5e-3, schedule="cosine", precision="bf16")
+SHORT = replace(SMALL, epochs=15)
 WIDE = replace(SMALL, epochs=12)
-NARROW = FitConfig(epochs=20, batch_size=250, learning_rate=2e-3, schedule="cosine", precision="fp32")
-FEW = FitConfig(epochs=100, batch_size=100, learning_rate=1e-3, schedule="cosine", precision="fp32")
+NARROW = FitConfig(epochs=15, batch_size=250, learning_rate=2e-3, schedule="cosine", precision="fp32")
+FEW = FitConfig(epochs=60, batch_size=100, learning_rate=1e-3, schedule="cosine", precision="fp32")
 BIAS_CURVE = [step / 2 for step in range(-4, 25)]
 
 PRECISION = "Trained with bfloat16 matrix products (mixed precision); errors are counted in float32."
