@@ -50,7 +50,7 @@ class Latency:
         return f"{show_seconds(self.median)} (spread {show_seconds(self.spread)}, {self.repeats} runs)"
 
 
-def latency(call: nn.Module | Callable[..., object], *inputs: object, repeats: int = 30, warmup: int = 5) -> Latency:
+def latency(call: nn.Module | Callable[..., object], *inputs: object, repeats: int = 30, warmup: int = 3) -> Latency:
     """Time ``call(*inputs)``, ``repeats`` times after ``warmup`` runs that do not count.
 
     A model runs in eval mode and without gradients; a function runs as it is. A GPU is waited for.
@@ -63,9 +63,12 @@ def latencies(
     calls: Mapping[str, nn.Module | Callable[..., object]],
     *inputs: object,
     repeats: int = 30,
-    warmup: int = 5,
+    warmup: int = 3,
 ) -> dict[str, Latency]:
     """Time several calls on the same inputs, in turns: a machine that slows down meanwhile slows all of them.
+
+    There are five turns. In each, every call first runs ``warmup`` times, which brings its weights back into the
+    processor's cache after the others have filled it, and is then timed for its share of the ``repeats``.
 
     Raises:
         ValueError: there is no call, ``repeats`` is below 2, or ``warmup`` is negative.
@@ -77,12 +80,13 @@ def latencies(
     for call in calls.values():
         _check_call(call)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    turns = min(5, repeats) if len(calls) > 1 else 1
     with evaluating(*(call for call in calls.values() if isinstance(call, nn.Module))):
-        for turn in range(warmup + repeats):
+        for turn in range(turns):
+            share = repeats // turns + (turn < repeats % turns)
             for name, call in calls.items():
-                elapsed = _time_once(call, inputs)
-                if turn >= warmup:
-                    seconds[name].append(elapsed)
+                runs = [_time_once(call, inputs) for _ in range(warmup + share)]
+                seconds[name] += runs[warmup:]
     return {name: _summary(runs) for name, runs in seconds.items()}
 
 

@@ -137,9 +137,22 @@ def test_median_spread_and_minimum_by_hand(monkeypatch):
 def test_calls_take_turns():
     order = []
     calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    measured = latencies(calls, repeats=3, warmup=1)
-    assert order == ["a", "b"] * 4
-    assert list(measured) == ["a", "b"]
+    measured = latencies(calls, repeats=7, warmup=1)
+    assert "".join(order) == "aaabbb" * 2 + "aabb" * 3  # five turns, one run to warm up in each
+    assert [(name, latency.repeats) for name, latency in measured.items()] == [("a", 7), ("b", 7)]
+
+
+def test_runs_that_warm_up_do_not_count(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(work.time, "perf_counter", lambda: clock[0])
+    lengths = iter([50, 1, 50, 2, 60, 3, 60, 4])  # in each of two turns: warm up, then once, for either call
+
+    def call():
+        clock[0] += next(lengths)
+
+    measured = latencies({"a": call, "b": call}, repeats=2, warmup=1)
+    assert (measured["a"].median, measured["b"].median) == (2, 3)
+    assert next(lengths, None) is None
 
 
 def test_a_sleep_takes_as_long_as_it_sleeps():
