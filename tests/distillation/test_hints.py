@@ -194,7 +194,8 @@ def test_beta_pulls_the_student_to_the_hints():
     for beta in (0.0, 1.0):
         student = mlp([64, 6, 3])
         fitted = distill_with_hints(
-            student, teacher, train, FitConfig(epochs=40, batch_size=16, learning_rate=0.01), guided_layer="2", hint_layer="2",
+            student, teacher, train, FitConfig(epochs=40, batch_size=16, learning_rate=0.01),
+            guided_layer="2", hint_layer="2",
             beta=beta, temperature=4.0, alpha=0.9, validation=train, progress=False,
         )  # fmt: skip
         hints, guided = (layer_outputs(model, train, ["2"])["2"] for model in (teacher, student))
