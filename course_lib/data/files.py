@@ -14,6 +14,7 @@ from pathlib import Path
 
 OFFLINE = "the data set 'digits' works offline"
 _BLOCK = 1 << 18
+_RECEIVED = 1 << 14  # a break loses less than this many bytes of what has come
 
 
 class DataFileError(ValueError):
@@ -145,7 +146,7 @@ def _append(url: str, part: Path) -> None:
         total = have + int(length) if length else None
         bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, delay=2, leave=False)
         with part.open("ab" if have else "wb") as stream, bar:
-            for block in answer.iter_content(_BLOCK):
+            for block in answer.iter_content(_RECEIVED):
                 stream.write(block)
                 bar.update(len(block))
     if total is not None and part.stat().st_size < total:
