@@ -38,6 +38,7 @@ class ClassBars:
         axes.set_ylim(classes - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(False)  # the numbers stand beside the bars, and no line should cross them
+        axes.tick_params(axis="x", labelsize=9.5)
         _logarithmic_scale(axes) if logarithmic else _linear_scale(axes)
         # A mark on the upper edge, not a line through the numbers.
         upper_edge = axes.get_xaxis_transform()
