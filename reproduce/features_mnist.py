@@ -17,7 +17,7 @@ from course_lib.distillation.hints import fit_hints
 from course_lib.evaluation import evaluate
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
-from reproduce.mnist import CACHE, mnist
+from reproduce.mnist import mnist
 from reproduce.record import Case, Experiment, Numbers
 
 CHANNELS = {"better": (32, 64), "weaker": (12, 24), "student": (4, 8)}
@@ -41,9 +41,9 @@ def some_cases() -> TensorDataset:
 
 @cache
 def teacher(name: str) -> nn.Module:
-    """A trained teacher, from the cache where it lies there."""
+    """A trained teacher."""
     model = SmallConvNet(CHANNELS[name], seed=0)
-    fit(model, some_cases(), TEACHER, checkpoint_dir=CACHE / f"features_{name}", progress=False)
+    fit(model, some_cases(), TEACHER, progress=False)
     return model
 
 

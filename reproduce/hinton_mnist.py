@@ -25,6 +25,7 @@ from reproduce.mnist import (
     all_training_cases,
     best_shift,
     big_net,
+    big_net_minutes,
     errors_after,
     mnist,
     soft_targets,
@@ -61,6 +62,7 @@ def hinton_big() -> Experiment:
             "test_errors": evaluate(big_net(), mnist().test).errors,
             "train_errors": evaluate(big_net(), all_training_cases()).errors,
             "share_of_units_at_the_norm": round((norms > 0.999 * LARGEST_NORM).float().mean().item(), 3),
+            "minutes": big_net_minutes(),
         }
 
     return Experiment(

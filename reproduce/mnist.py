@@ -1,9 +1,13 @@
 """The data, the large net and the two small tools of Hinton et al. 2015, section 3, that the library does not have."""
 
+import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -13,6 +17,7 @@ from course_lib.models.vision import hinton_big
 from course_lib.training import FitConfig, fit
 
 CACHE = Path(__file__).parent / "cache"
+BIG_WEIGHTS = CACHE / "hinton_big.safetensors"
 BIG = FitConfig(
     epochs=90, batch_size=500, learning_rate=1.5e-3, schedule="cosine", warmup=0.03, precision="bf16", seed=0
 )
@@ -47,16 +52,27 @@ def limit_norms(model: nn.Module, largest: float = LARGEST_NORM) -> None:
 @cache
 def big_net() -> nn.Sequential:
     """The large net, trained; from the cache where it lies there, and from its last epoch on if it was interrupted."""
-    model = hinton_big(seed=BIG.seed)
-    fit(
-        model,
-        all_training_cases(),
-        BIG,
-        augment=jitter,
-        after_step=limit_norms,
-        checkpoint_dir=CACHE / "hinton_big",
-    )
+    model, setting = hinton_big(seed=BIG.seed), json.dumps(asdict(BIG))
+    if BIG_WEIGHTS.exists() and _note(BIG_WEIGHTS)["setting"] == setting:
+        load_model(model, str(BIG_WEIGHTS))
+        return model.eval()
+    folder = CACHE / "hinton_big"
+    history = fit(model, all_training_cases(), BIG, augment=jitter, after_step=limit_norms, checkpoint_dir=folder)
+    note = {"setting": setting, "minutes": f"{sum(history.seconds) / 60:.1f}"}
+    save_model(model, str(BIG_WEIGHTS), metadata=note)
     return model
+
+
+def big_net_minutes() -> float:
+    """How long the large net was trained."""
+    big_net()
+    return float(_note(BIG_WEIGHTS)["minutes"])
+
+
+def _note(path: Path) -> dict[str, str]:
+    """What was written beside the weights in a safetensors file."""
+    with safe_open(path, "pt") as weights:
+        return weights.metadata()
 
 
 @cache

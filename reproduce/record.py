@@ -56,7 +56,7 @@ def carry_out(experiment: Experiment, folder: Path = RESULTS) -> dict:
             start = time.perf_counter()
             numbers = experiment.run(case)
             minutes = round((time.perf_counter() - start) / 60, 2)
-            record["runs"].append({**case, **numbers, "minutes": minutes})
+            record["runs"].append({"minutes": minutes, **case, **numbers})  # a run may know its minutes better
             print(experiment.name, case, _short(numbers), f"{minutes} min", flush=True)
             record |= {"hardware": hardware(), "versions": versions(), "date": date.today().isoformat()}
         record |= {

@@ -29,6 +29,7 @@ def tiny(monkeypatch):
     for name, value in {
         "mnist": data,
         "big_net": teacher,
+        "big_net_minutes": 1.0,
         "all_training_cases": data.train,
         "soft_targets": taught,
         "soft_targets_without_validation": taught,
