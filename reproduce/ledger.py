@@ -2,12 +2,11 @@
 
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from course_lib.claims import LEDGER, claim
-from reproduce.record import RESULTS, load_record, values_of
+from reproduce.record import RESULTS, indented, load_record, values_of
 
 Differences = dict[int, float]
 
@@ -136,7 +135,5 @@ def record_outcome(id: str, differences: list[float], ledger: Path = LEDGER) -> 
 
 
 def write_ledger(entries: list[dict], ledger: Path = LEDGER) -> None:
-    """One object a claim, a field a line, lists of numbers on one line: easy to edit by hand."""
-    text = json.dumps(entries, indent=2, ensure_ascii=False)
-    text = re.sub(r"\[\s+([-\d.,e\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
-    ledger.write_text(text + "\n", encoding="utf-8")
+    """One object a claim, a field a line: easy to edit by hand."""
+    ledger.write_text(indented(entries) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ A case that is already recorded under the same setting is not run again; a chang
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -105,10 +106,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__}
 
 
+def indented(content: object) -> str:
+    """JSON with a field a line, and lists of numbers on one line."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return re.sub(r"\[\s+([-\d.,e\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
+
+
 def _write(record: dict, folder: Path) -> None:
     """Whole or not at all: written beside, then moved."""
     order = ("name", "question", "setting", "paper", "notes", "hardware", "versions", "date", "minutes")
-    text = json.dumps({key: record[key] for key in order if key in record}, indent=2, ensure_ascii=False)
+    text = indented({key: record[key] for key in order if key in record})
     runs = ",\n".join("    " + json.dumps(run, ensure_ascii=False) for run in record["runs"])  # a run a line
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{record['name']}.json.new"
