@@ -35,7 +35,8 @@ def expect(
         what: what is being checked, for the message.
         got: the answer: number, list, array or tensor, of any shape and float type.
         want: the expected value. The shape must match; a float type need not.
-        because: message -> the value that this mistake would give, to three digits. A nan here matches any answer with nan.
+        because: message -> the value that this mistake would give, to three digits. A nan matches any answer
+            that holds one.
         rtol, atol: as in `numpy.allclose`.
 
     Raises:

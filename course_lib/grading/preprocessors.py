@@ -8,6 +8,7 @@ or in a kernel. Scores, gradebook and feedback are then nbgrader's, from the out
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -111,10 +112,19 @@ class GradeInSandbox(_WithSource):
             )
 
 
-def canary(sheet: Sheet, limits: Limits = Limits(), *, isolated: bool = True) -> str:
+def canary(
+    sheet: Sheet,
+    limits: Limits = Limits(),
+    *,
+    preload: Sequence[str] = ("numpy", "torch"),
+    isolated: bool = True,
+) -> str:
     """Grade the reference solution. Return "" if it scores full marks, else what failed."""
-    with Student(sheet.program(sheet.cells), limits, isolated=isolated) as student:
-        results = [*student.cells.values(), *grade(sheet, student).values()]
+    with Student(sheet.program(sheet.cells), limits, preload=preload, isolated=isolated) as student:
+        try:
+            results = [*student.cells.values(), *grade(sheet, student).values()]
+        except Exception as error:  # a given cell, which runs in this process as well
+            return f"{type(error).__name__}: {error}"
     return "\n".join(f"{r.name}: {r.error[1]}" for r in results if r.error)
 
 

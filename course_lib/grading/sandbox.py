@@ -90,6 +90,7 @@ class Sandbox:
         finally:
             other.close()
         self._wait_until_ready()
+        self._own_memory = _memory(self._process.pid)
         self._closing = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
         return self
@@ -173,8 +174,7 @@ class Sandbox:
 
     def _watch(self) -> None:
         while not self._closing.wait(0.1):
-            used = _memory(self._process.pid) >> 20
-            if used > self.limits.memory_mb + 1_024:  # the interpreter with torch takes part of a GB
+            if _memory(self._process.pid) - self._own_memory > self.limits.memory_mb * 2**20:
                 self._stop(f"the code used more than {self.limits.memory_mb} MB of memory")
             if self.ended:
                 return
@@ -207,7 +207,10 @@ def _shared_paths() -> list[list[str]]:
         wanted += [os.path.join(prefix, name) for name in ("bin", "lib", "lib64", "pyvenv.cfg")]
     found = sorted(path for path in set(wanted) if os.path.exists(path))
     tops = [path for path in found if not any(path.startswith(other + "/") for other in found)]
-    own = [[str(HERE.parent / "__init__.py"), "/course/course_lib/__init__.py"], [str(HERE), "/course/course_lib/grading"]]
+    own = [
+        [str(HERE.parent / "__init__.py"), "/course/course_lib/__init__.py"],
+        [str(HERE), "/course/course_lib/grading"],
+    ]
     return [[path, path] for path in tops] + own
 
 

@@ -40,10 +40,14 @@ def encode(value: Any) -> tuple[Any, bytes]:
         value: None, bool, int, float, str, list, tuple, dict, NumPy array or scalar, torch tensor, nested at will.
 
     Raises:
-        WireError: the value, or something in it, is of another type.
+        WireError: the value, or something in it, is of another type, or it is too large.
     """
     chunks: list[bytes] = []
-    return _pack(value, chunks, 0), b"".join(chunks)
+    tree = _pack(value, chunks, 0)
+    size = sum(map(len, chunks))
+    if size > MAX_BODY:
+        raise WireError(f"arrays of {size >> 20} MB; the limit is {MAX_BODY >> 20} MB")
+    return tree, b"".join(chunks)
 
 
 def _pack(value: Any, chunks: list[bytes], depth: int) -> Any:
@@ -65,7 +69,9 @@ def _pack(value: Any, chunks: list[bytes], depth: int) -> Any:
         return _pack_array("ndarray", np.asarray(value), str(value.dtype), chunks)
     if kind.__module__.split(".")[0] == "torch" and hasattr(value, "detach"):
         return _pack_tensor(value, chunks)
-    raise WireError(f"a value of type {kind.__name__}; expected a tensor, an array, a number, a string, or a list of them")
+    raise WireError(
+        f"a value of type {kind.__name__}; expected a tensor, an array, a number, a string, or a list of them"
+    )
 
 
 def _pack_array(name: str, array: np.ndarray, dtype: str, chunks: list[bytes]) -> dict:
@@ -164,8 +170,8 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
     """Send one message, a dict of values that `encode` knows."""
     tree, body = encode(message)
     header = json.dumps(tree).encode()
-    if len(header) > MAX_HEADER or len(body) > MAX_BODY:
-        raise WireError(f"a value of {(len(header) + len(body)) >> 20} MB; the limit is {MAX_BODY >> 20} MB")
+    if len(header) > MAX_HEADER:
+        raise WireError("a value with too many items")
     connection.sendall(_LENGTHS.pack(len(header), len(body)) + header + body)
 
 

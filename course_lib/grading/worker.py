@@ -12,7 +12,6 @@ import io
 import linecache
 import os
 import re
-import resource
 import socket
 import sys
 import traceback
@@ -38,22 +37,22 @@ def main() -> None:
             return
         if request["do"] == "fresh":
             names = {"__name__": "__main__", "__builtins__": __builtins__}
-        wire.send(connection, _sendable(_answer(request, names)))
+        reply = _answer(request, names)
+        try:
+            wire.send(connection, reply)
+        except wire.WireError as error:  # raised before anything is sent
+            wire.send(connection, {"error": ["TypeError", f"the answer is {error}", ""], "printed": ""})
 
 
 def _limit_address_space(megabytes: int) -> None:
+    if sys.platform != "linux":  # no isolation there either: the grader has refused, or was told not to
+        return
+    import resource
+
     # Measured from here: importing torch alone maps some 3 GB, most of it never touched.
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20,) * 2)
-
-
-def _sendable(reply: dict[str, Any]) -> dict[str, Any]:
-    try:
-        wire.encode(reply)
-    except wire.WireError as error:
-        return {"error": ["TypeError", f"the answer returned {error}", ""], "printed": ""}
-    return reply
 
 
 def _answer(request: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +114,3 @@ def _describe(error: BaseException) -> list[str]:
     except Exception:
         text = ""
     return [type(error).__name__, text[:2_000], where[:4_000]]
-
-
-if __name__ == "__main__":
-    main()
-    sys.stdout.flush()

@@ -210,7 +210,7 @@ _family(
     _MIX,
     {
         "sum": ("arithmetic = d.sum(0)", "divide by the number of teachers"),
-        "geometric for arithmetic": ("arithmetic = geometric", "this is the geometric mean"),
+        "geometric for arithmetic": ("arithmetic = geometric", "that is the geometric mean"),
         "logits averaged as arithmetic": (
             "arithmetic = torch.softmax(d.log().mean(0), -1)",
             "geometric mean",

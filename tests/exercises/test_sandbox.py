@@ -1,0 +1,325 @@
+"""Attacks on the grader: each gains nothing, leaves the rest of the work graded, and ends with a clear message."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from course_lib.grading import sandbox
+from course_lib.grading.grader import Student, grade
+from course_lib.grading.sandbox import Limits, Sandbox, SandboxError
+from course_lib.grading.sheet import Cell, Sheet
+from tests.exercises.conftest import ROOT
+
+pytestmark = pytest.mark.usefixtures("needs_isolation")
+
+# A sheet with two small exercises and NumPy only, so that a child starts in a fraction of a second.
+SHEET = Sheet(
+    (
+        Cell("given", "setup", "import numpy as np\nfrom course_lib.grading.checks import expect"),
+        Cell("answer", "double", "def double(x):\n    return 2 * x"),
+        Cell("check", "check-double", "expect('double', double(np.arange(3.0)), [0.0, 2.0, 4.0])", 2.0),
+        Cell("answer", "triple", "def triple(x):\n    return 3 * x"),
+        Cell("check", "check-triple", "expect('triple', triple(np.arange(3.0)), [0.0, 3.0, 6.0])", 3.0),
+    )
+)
+QUICK = Limits(seconds_per_call=1.5, seconds_per_cell=1.5, seconds_in_all=20, memory_mb=300, processes=16)
+WRONG = "def double(x):\n    return x\n"
+
+
+def graded(double: str, *extra: str, limits: Limits = QUICK, isolated: bool = True):
+    """Grade a submission whose answer to the first exercise, or an added cell, is an attack."""
+    cells = [Cell("other", "", source) for source in extra]
+    cells += [Cell(c.kind, c.name, double) if c.name == "double" else c for c in SHEET.cells]
+    with Student(SHEET.program(cells), limits, preload=("numpy",), isolated=isolated) as student:
+        return grade(SHEET, student), student
+
+
+def lost(double: str, *extra: str, limits: Limits = QUICK) -> str:
+    """Assert that the attack gained no point and cost the other exercise none; return the message."""
+    started = time.monotonic()
+    results, _ = graded(double, *extra, limits=limits)
+    assert results["check-double"].points == 0
+    assert results["check-triple"].points == 3
+    assert time.monotonic() - started < 30
+    return results["check-double"].error[1]
+
+
+def test_an_honest_answer_scores():
+    results, _ = graded("def double(x):\n    print('hello')\n    return x + x")
+    assert [r.points for r in results.values()] == [2, 3]
+    assert "hello" in results["check-double"].printed
+
+
+def test_patched_comparisons_change_nothing():
+    attack = """
+import numpy, sys
+import course_lib.grading.checks, course_lib.grading.wire
+numpy.allclose = numpy.array_equal = numpy.testing.assert_allclose = lambda *a, **k: True
+for module in list(sys.modules.values()):
+    for name in ("expect", "_close", "_matches", "allclose", "assert_close"):
+        if hasattr(module, name):
+            setattr(module, name, lambda *a, **k: True)
+"""
+    assert "got [0., 1., 2.]; expected [0., 2., 4.]" in lost(attack + WRONG)
+
+
+def test_the_disk_holds_nothing_of_the_course():
+    ours = [str(ROOT), str(ROOT / "solutions"), str(ROOT / ".git"), "../..", "/proc/1/root", "/proc/1/cwd", "/home"]
+    attack = f"""
+import os, sys
+open_to_all = ("/usr", "/proc", "/dev", "/etc", sys.prefix + "/", sys.base_prefix + "/", "/course/course_lib/grading")
+seen = sorted(os.environ)
+for path in {ours!r}:
+    try:
+        seen += [os.path.join(path, name) for name in os.listdir(path)]
+    except OSError:
+        pass
+files = []
+for folder, inner, names in os.walk("/"):
+    inner[:] = [d for d in inner if not os.path.join(folder, d).startswith(open_to_all)]
+    files += [f for f in (os.path.join(folder, n) for n in names) if os.path.isfile(f) and not f.startswith(open_to_all)]
+course = [f for f in seen + files if "ps1" in f or "gradebook" in f or "solutions" in f or "README" in f]
+def double(x):
+    return x
+"""
+    with Student([("look", attack)], Limits(seconds_per_cell=60), preload=()) as student:
+        assert student.cells["look"].error is None, student.cells["look"].error
+        looked, _ = student.ask(do="look", names=["course", "files", "seen"])
+    assert looked["course"] == ["value", []]
+    assert looked["files"] == ["value", ["/course/course_lib/__init__.py"]]
+    assert not [name for name in looked["seen"][1] if name.startswith(("GRADING", "COURSE", "NBGRADER", "SSH", "AWS"))]
+
+
+def test_expected_values_never_leave_the_grader(monkeypatch):
+    sent = []
+    request = Sandbox.request
+    monkeypatch.setattr(
+        Sandbox,
+        "request",
+        lambda self, seconds, **message: sent.append(repr(message)) or request(self, seconds, **message),
+    )
+    graded(WRONG)
+    assert any("array([0., 1., 2.])" in message for message in sent)  # the arguments travel
+    assert not any("4.0" in message or "expect(" in message for message in sent)  # nothing else does
+
+
+def test_the_library_of_reference_answers_is_not_there():
+    message = lost("from course_lib.distillation import soften\n" + WRONG)
+    assert "No module named 'course_lib.distillation'" in message
+
+
+def test_there_is_no_network():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        attack = f"""
+import socket
+def double(x):
+    with socket.create_connection(("127.0.0.1", {port}), 1) as c:
+        c.sendall(b"answers, please")
+    return 2 * x
+"""
+        assert "unreachable" in lost(attack) or "refused" in lost(attack)
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_fork_bomb_stays_in_its_room():
+    attack = """
+import os, time
+def double(x):
+    try:
+        while True:
+            if os.fork() == 0:
+                while True:
+                    time.sleep(0.01)
+    except OSError as error:
+        raise RuntimeError(f"no more processes: {error}")
+"""
+    started = {int(p) for p in os.listdir("/proc") if p.isdigit()}
+    assert "no more processes" in lost(attack)
+    time.sleep(0.2)
+    left = {int(p) for p in os.listdir("/proc") if p.isdigit()} - started
+    assert not [p for p in left if b"course_lib.grading.worker" in _command_line(p)]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def test_memory_is_limited():
+    assert "MemoryError" in lost("import numpy\ndef double(x):\n    return numpy.ones(2**28) * 2\n")
+
+
+def test_memory_of_all_processes_together_is_limited():
+    attack = """
+import os, time
+def double(x):
+    for _ in range(12):
+        if os.fork() == 0:
+            block = bytearray(b"x") * (60 * 2**20)
+            time.sleep(60)
+            os._exit(0)
+    time.sleep(60)
+"""
+    assert "more than 300 MB of memory" in lost(attack, limits=Limits(seconds_per_call=15, memory_mb=300))
+
+
+def test_files_are_limited():
+    assert "too large" in lost("def double(x):\n    open('/tmp/big', 'wb').write(bytes(2**26))\n    return 2 * x\n")
+
+
+def test_a_loop_that_never_ends_costs_its_own_exercise_only():
+    assert "Is there a loop that never ends?" in lost("def double(x):\n    while True:\n        pass\n")
+    message = lost("while True:\n    pass\n")
+    assert "double is not there: its cell stopped" in message
+    assert "never ends" in message
+
+
+@pytest.mark.parametrize(
+    "end", ["os._exit(0)", "sys.exit('bye')", "os.kill(os.getpid(), 9)", "os.kill(-1, 9)", "ctypes.string_at(0)"]
+)
+def test_ending_the_process_gains_nothing(end):
+    message = lost(f"import ctypes, os, sys\ndef double(x):\n    {end}\n    return x\n")
+    # kill(-1) reaches nobody: the process is alone with its user id, or may not touch the room's first process.
+    assert "ended the Python process" in message or "SystemExit" in message or "ProcessLookupError" in message
+
+
+def test_junk_on_every_channel_is_refused():
+    attack = """
+import os, sys
+def double(x):
+    sys.__stdout__.write("1.0 " * 1000)
+    for number in range(64):
+        try:
+            os.write(number, b"x" * 4096)
+        except OSError:
+            pass
+    return 2 * x
+"""
+    assert "the grader's own channel" in lost(attack)
+
+
+def test_forged_replies_are_only_data():
+    attack = """
+import gc, socket
+from course_lib.grading import wire
+line = next(o for o in gc.get_objects() if isinstance(o, socket.socket))
+def double(x):
+    for _ in range(3):
+        wire.send(line, {"value": True, "printed": "", "points": 100, "passed": True})
+    return 2 * x
+"""
+    results, _ = graded(attack)
+    assert results["check-double"].points == 0
+
+
+def test_objects_that_lie_do_not_arrive():
+    liar = """
+import numpy
+class Liar:
+    __eq__ = __le__ = __ge__ = lambda self, other: True
+    __array__ = lambda self, *a, **k: numpy.array([0.0, 2.0, 4.0])
+    __float__ = lambda self: 1.0
+def double(x):
+    return Liar()
+"""
+    assert "a value of type Liar" in lost(liar)
+    subclass = """
+import numpy
+class Liar(numpy.ndarray):
+    __eq__ = __lt__ = __sub__ = lambda self, other: True
+def double(x):
+    return x.view(Liar)
+"""
+    assert "got [0., 1., 2.]" in lost(subclass)
+
+
+def test_an_answer_too_large_or_too_deep_is_refused():
+    assert "the limit is 64 MB" in lost("import numpy\ndef double(x):\n    return numpy.zeros(9 * 2**20)\n")
+    assert "deep" in lost("def double(x):\n    for _ in range(50):\n        x = [x]\n    return x\n")
+
+
+def test_a_submission_that_keeps_ending_its_process_is_given_up():
+    cells = ["import os\nos._exit(1)"] * 9
+    results, student = graded(WRONG, *cells)
+    assert all(r.points == 0 for r in results.values())
+    assert "the rest was not run" in results["check-triple"].error[1]
+
+
+def test_a_check_or_a_given_cell_in_the_submission_is_never_run():
+    cells = [Cell(c.kind, c.name, "raise SystemError('run!')") if c.kind != "answer" else c for c in SHEET.cells]
+    with Student(SHEET.program(cells), QUICK, preload=("numpy",)) as student:
+        assert all(r.points == r.out_of for r in grade(SHEET, student).values())
+        assert all(r.error is None for r in student.cells.values())
+
+
+def test_jupyter_lines_and_broken_cells_do_no_harm():
+    results, student = graded("def double(x):\n    return 2 * x\n", "%matplotlib inline\n!ls", "1 +", "undefined")
+    assert [r.points for r in results.values()] == [2, 3]
+    assert student.cells["your cell 2"].error[0] == "SyntaxError"
+
+
+def test_privileges_are_gone():
+    look = """
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+rights = [status[k].strip() for k in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs")]
+mounts = [line.split()[4:6] for line in open("/proc/self/mountinfo")]
+writable = sorted(p for p, options in mounts if options.startswith("rw") and not p.startswith(("/proc", "/dev/")))
+"""
+    with Student([("look", look)], QUICK, preload=()) as student:
+        assert student.cells["look"].error is None
+        looked, _ = student.ask(do="look", names=["rights", "writable"])
+    assert looked["rights"][1] == ["0" * 16, "0" * 16, "0" * 16, "1"]
+    assert looked["writable"][1] == ["/tmp"]
+
+
+def test_the_way_of_an_ordinary_user(monkeypatch):
+    """Through a user namespace, as somebody who is not root takes it."""
+    monkeypatch.setattr(sandbox.os, "geteuid", lambda: 1000)
+    try:
+        results, _ = graded("def double(x):\n    return 2 * x")
+    except SandboxError as error:
+        pytest.skip(f"no user namespaces here: {error}")
+    assert [r.points for r in results.values()] == [2, 3]
+
+
+def test_the_room_goes_when_the_grader_is_killed():
+    program = (
+        "from course_lib.grading.sandbox import Sandbox\nimport time\n"
+        "with Sandbox(preload=()) as s:\n    print(s._process.pid, flush=True)\n    time.sleep(60)"
+    )
+    grader = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    room = int(grader.stdout.readline())
+    assert _command_line(room)
+    grader.kill()
+    grader.wait()
+    deadline = time.monotonic() + 10
+    while b"unshare" in _command_line(room) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert b"unshare" not in _command_line(room)
+
+
+def test_without_isolation_the_grader_refuses(monkeypatch):
+    monkeypatch.setattr(sandbox.sys, "platform", "darwin")
+    with pytest.raises(SandboxError, match=r"Grade on Linux, in WSL2 or in a container"):
+        Sandbox().__enter__()
+
+
+def test_a_machine_that_cannot_isolate_says_so(monkeypatch):
+    monkeypatch.setattr(sandbox, "_unshare", lambda: ["/usr/bin/env", "false"])
+    with pytest.raises(SandboxError, match="namespaces"):
+        Sandbox().__enter__()
+
+
+def test_isolation_can_be_given_up_in_so_many_words():
+    results, _ = graded("def double(x):\n    return 2 * x", isolated=False)
+    assert [r.points for r in results.values()] == [2, 3]

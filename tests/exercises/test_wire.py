@@ -1,0 +1,122 @@
+"""The only channel between the grader and a student's code: values survive it, and nothing on it is trusted."""
+
+import json
+import socket
+import struct
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_lib.grading import wire
+
+
+def there_and_back(value):
+    tree, body = wire.encode(value)
+    return wire.decode(json.loads(json.dumps(tree)), body)
+
+
+def receive_raw(data: bytes):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        return wire.receive(ours, time.monotonic() + 5)
+
+
+def frame(header: object, body: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack(">IQ", len(text), len(body)) + text + body
+
+
+@pytest.mark.parametrize("value", [None, True, 3, -(10**30), 0.1, "T²", [1, [2.5]], (1, "a"), {10: 0.5, "k": [None]}])
+def test_plain_values_arrive_as_they_were(value):
+    arrived = there_and_back(value)
+    assert arrived == value
+    assert type(arrived) is type(value)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4)])
+def test_tensors_arrive_with_type_and_shape(dtype, shape):
+    tensor = (10 * torch.rand(shape)).to(getattr(torch, dtype))
+    arrived = there_and_back(tensor)
+    assert arrived.dtype == tensor.dtype
+    assert arrived.shape == tensor.shape
+    assert torch.equal(arrived, tensor)
+
+
+def test_a_transposed_view_and_a_leaf_with_gradient_arrive():
+    array = np.arange(6.0).reshape(2, 3).T
+    np.testing.assert_array_equal(there_and_back(array), array)
+    leaf = torch.ones(2, requires_grad=True)
+    assert torch.equal(there_and_back([leaf * 2])[0], torch.full((2,), 2.0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False), st.lists))
+def test_any_nesting_of_plain_values_arrives(value):
+    try:
+        wire.encode(value)
+    except wire.WireError:
+        return  # too deep
+    assert there_and_back(value) == value
+
+
+def test_objects_do_not_travel():
+    class Liar(np.ndarray):
+        def __eq__(self, other):
+            return True
+
+    class Number(float):
+        pass
+
+    for value in (object(), len, Number(1), {1, 2}, np.array([object()])):
+        with pytest.raises(wire.WireError):
+            wire.encode(value)
+    # A subclass of an array travels as its numbers; what it overrides stays behind.
+    assert type(there_and_back(np.zeros(2).view(Liar))) is np.ndarray
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\xff\xfe",
+        b"[" * 100_000,
+        [],
+        {"tensor": ["float32", [2], 8]},
+        {"dict": [["k", {"tensor": ["object", [1], 8]}]]},
+        {"dict": [["k", {"tensor": ["float32", [-1], 4]}]]},
+        {"dict": [["k", {"tensor": ["float32", [10**9, 10**9], 4]}]]},
+        {"dict": [["k", {"tensor": ["float32", [1], 4]}]]},
+        {"dict": [["k", {"tensor": "float32"}]]},
+        {"dict": [["k", {"int": "1" * 5000}]]},
+        {"dict": [[["not a key"], 1]]},
+        {"dict": 3},
+        {"pickle": "gASV"},
+    ],
+)
+def test_malformed_frames_are_refused(header):
+    with pytest.raises(wire.WireError):
+        receive_raw(frame(header))
+
+
+def test_a_frame_that_claims_to_be_huge_is_refused_before_it_is_read():
+    with pytest.raises(wire.WireError, match="size limit"):
+        receive_raw(struct.pack(">IQ", 10, 2**60))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=200))
+def test_junk_never_does_more_than_fail(junk):
+    with pytest.raises((wire.WireError, EOFError)):
+        receive_raw(junk)
+
+
+def test_silence_ends_at_the_deadline():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(TimeoutError):
+        wire.receive(ours, time.monotonic() + 0.05)
