@@ -81,9 +81,15 @@ class Claim:
         return Verdict("confirmed" if confirmed else "refuted" if refuted else "null", mean, low, high)
 
     def check(self, differences: Sequence[float]) -> Verdict:
-        """Judge, and raise an ``AssertionError`` unless the outcome is the recorded one."""
+        """Judge, and raise an ``AssertionError`` unless this run agrees with the record.
+
+        It agrees if the outcome is the same. Another processor rounds otherwise, and a few test pictures then fall on
+        the other side; so it also agrees if its mean lies in the recorded interval and only one of the two is null.
+        """
         verdict = self.judge(differences)
-        if verdict.outcome != self.outcome:
+        recorded = self.numbers or {"low": math.inf, "high": -math.inf}
+        near = "null" in (verdict.outcome, self.outcome) and recorded["low"] <= verdict.mean <= recorded["high"]
+        if verdict.outcome != self.outcome and not near:
             raise AssertionError(
                 f"claim {self.id} ({self.statement}) is recorded as {self.outcome}, but this run says {verdict} "
                 f"{self.unit} against a margin of {self.margin:g}. If the change is meant, record it with "

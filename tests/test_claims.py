@@ -10,7 +10,7 @@ from scipy import stats
 from course_lib.claims import T_975, Claim, claim, interval, load_ledger
 
 
-def make(kind="greater", margin=1.0, outcome="untested"):
+def make(kind="greater", margin=1.0, outcome="untested", numbers=None):
     return Claim(
         id="X1",
         statement="A beats B",
@@ -24,7 +24,7 @@ def make(kind="greater", margin=1.0, outcome="untested"):
         unit="points",
         seeds=(0, 1, 2),
         outcome=outcome,
-        numbers=None,
+        numbers=numbers,
     )
 
 
@@ -85,6 +85,27 @@ def test_check_returns_the_verdict_where_it_agrees():
 def test_check_says_what_differs():
     with pytest.raises(AssertionError, match="claim X1 .* is recorded as refuted, but this run says confirmed: 12"):
         make(outcome="refuted").check([11, 12, 13])
+
+
+# 11, 12 and 13, which confirm a margin of 9
+RECORD = {"mean": 12.0, "low": 9.516, "high": 14.484}
+
+
+@pytest.mark.parametrize("differences", [[11, 12, 13], [2, 12, 22]])
+def test_a_run_near_the_record_agrees_though_its_outcome_is_null(differences):
+    make(margin=9, outcome="confirmed", numbers=RECORD).check(differences)
+
+
+@pytest.mark.parametrize("differences", [[0, 1, 2], [-8, 2, 12]])
+def test_a_run_far_from_the_record_does_not_agree(differences):
+    """One is refuted, the other null with a mean outside the recorded interval."""
+    with pytest.raises(AssertionError, match="recorded as confirmed"):
+        make(margin=9, outcome="confirmed", numbers=RECORD).check(differences)
+
+
+def test_what_was_confirmed_cannot_be_refuted_however_near():
+    with pytest.raises(AssertionError, match="recorded as refuted"):
+        make(margin=9, outcome="refuted", numbers=RECORD).check([11, 12, 13])
 
 
 @pytest.mark.parametrize("differences", [[], [1.0], [1.0, float("nan")], [1.0, float("inf")]])
