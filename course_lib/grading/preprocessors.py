@@ -7,8 +7,9 @@ or in a kernel. Scores, gradebook and feedback are then nbgrader's, from the out
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,7 +81,7 @@ class GradeInSandbox(_WithSource):
         sheet = read_sheet(path)
         self._canary(path, sheet)
         program = sheet.program(read_cells(nb))
-        with Student(program, self._limits(), isolated=self.isolated) as student:
+        with _one_thread(), Student(program, self._limits(), isolated=self.isolated) as student:
             results = {**student.cells, **grade(sheet, student)}
             results = {**results, **{n: r for n, r in student.cells.items() if n not in results or r.error}}
         number = 0
@@ -120,12 +121,26 @@ def canary(
     isolated: bool = True,
 ) -> str:
     """Grade the reference solution. Return "" if it scores full marks, else what failed."""
-    with Student(sheet.program(sheet.cells), limits, preload=preload, isolated=isolated) as student:
+    program = sheet.program(sheet.cells)
+    with _one_thread(), Student(program, limits, preload=preload, isolated=isolated) as student:
         try:
             results = [*student.cells.values(), *grade(sheet, student).values()]
         except Exception as error:  # a given cell, which runs in this process as well
             return f"{type(error).__name__}: {error}"
     return "\n".join(f"{r.name}: {r.error[1]}" for r in results if r.error)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Checks are small: on a busy machine, PyTorch's threads would spend seconds waiting for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _outputs(result: Result) -> list[NotebookNode]:

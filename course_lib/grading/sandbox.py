@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ class Sandbox:
 
     def _wait_until_ready(self) -> None:
         try:
-            wire.receive(self._connection, time.monotonic() + 60)
+            wire.receive(self._connection, time.monotonic() + 120)
         except (EOFError, TimeoutError, ConnectionResetError, wire.WireError) as error:
             self._process.kill()
             self._process.wait()
@@ -173,7 +173,7 @@ class Sandbox:
             ) from error
 
     def _watch(self) -> None:
-        while not self._closing.wait(0.1):
+        while not self._closing.wait(0.2):
             if _memory(self._process.pid) - self._own_memory > self.limits.memory_mb * 2**20:
                 self._stop(f"the code used more than {self.limits.memory_mb} MB of memory")
             if self.ended:
@@ -203,7 +203,7 @@ def _unshare() -> list[str]:
 def _shared_paths() -> list[list[str]]:
     """What the child may read, as (path here, path there): the interpreter, system libraries, this package."""
     wanted = ["/usr/bin", "/usr/lib", "/usr/lib64", "/usr/lib32", "/etc/ld.so.cache", "/etc/alternatives"]
-    for prefix in {sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix)}:
+    for prefix in _prefixes():
         wanted += [os.path.join(prefix, name) for name in ("bin", "lib", "lib64", "pyvenv.cfg")]
     found = sorted(path for path in set(wanted) if os.path.exists(path))
     tops = [path for path in found if not any(path.startswith(other + "/") for other in found)]
@@ -214,11 +214,28 @@ def _shared_paths() -> list[list[str]]:
     return [[path, path] for path in tops] + own
 
 
+def _prefixes() -> set[str]:
+    """Where the interpreter's files lie, by every name under which it may look for them."""
+    found = {sys.prefix, sys.base_prefix}
+    program = sys.executable
+    while os.path.islink(program):
+        program = os.path.normpath(os.path.join(os.path.dirname(program), os.readlink(program)))
+        found.add(os.path.dirname(os.path.dirname(program)))
+    return found | {os.path.realpath(prefix) for prefix in found}
+
+
 def _memory(pid: int) -> int:
-    """Bytes used by a process and all below it, shared pages counted once."""
-    total = 0
+    """Bytes used by a process and all below it, shared pages counted once if it matters."""
+    family = []
     with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error, OSError):
-                total += process.memory_full_info().pss
-    return total
+        family = psutil.Process(pid).children(recursive=True)
+    total = sum(_of_each(family, lambda process: process.memory_info().rss))
+    if len(family) < 3:  # the room's first process and the worker share next to nothing
+        return total
+    return sum(_of_each(family, lambda process: process.memory_full_info().pss))
+
+
+def _of_each(family: list[psutil.Process], measure: Callable[[psutil.Process], int]) -> Iterator[int]:
+    for process in family:
+        with contextlib.suppress(psutil.Error, OSError):  # it may end while we look
+            yield measure(process)
