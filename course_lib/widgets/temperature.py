@@ -9,7 +9,7 @@ z are the ``logits``, T is the ``temperature``, q the softened distribution. Its
     H(q) = -sum_i q_i log2 q_i   bits, from 0 (certain) to log2 C (all C classes alike).
 
 ``temperature_figure`` is the drawing, and needs no kernel and no widget. ``temperature_widget`` is a thin
-shell over it: a slider, a choice of pictures, an image, and a sentence that says the same in words.
+shell over it: a slider for T, one for the picture, an image, and a sentence that says the same in words.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def temperature_widget(
     figure, first = new_figure(*_size(1, len(class_names))), {"picture": pictures[0], "caption": captions[0]}
     artists = draw_temperature(figure, logits[0], temperature, class_names, **first)
     live = LiveFigure(figure, artists.moving, describe(softened[temperature][0], temperature, class_names))
-    box = _controls(live, temperature, temperatures, captions)
+    box = _controls(live, temperature, temperatures, len(pictures))
     slider, choice, image, sentence = box.children
 
     def redraw(change: dict) -> None:
@@ -195,21 +195,19 @@ def temperature_widget(
     return box
 
 
-def _controls(
-    live: LiveFigure, temperature: float, temperatures: Sequence[float], captions: Sequence[str]
-) -> ipywidgets.VBox:
-    """The slider, the choice, the image and the sentence, not yet connected. Tab reaches both controls."""
-    same = {
-        "layout": ipywidgets.Layout(width="100%", max_width="560px"),
-        "style": {"description_width": "110px"},
-    }
-    slider = ipywidgets.SelectionSlider(
-        options=[(f"{t:g}", t) for t in temperatures], value=temperature, description="temperature T", **same
-    )
-    choice = ipywidgets.Dropdown(
-        options=[(f"{i} ({caption})" if caption else f"{i}", i - 1) for i, caption in enumerate(captions, 1)],
-        description="picture",
-        **same,
+def _controls(live: LiveFigure, temperature: float, temperatures: Sequence[float], pictures: int) -> ipywidgets.VBox:
+    """The slider, the choice, the image and the sentence, not yet connected.
+
+    Both controls are sliders: the left and right arrow keys move them. JupyterLab keeps the keys of a drop-down list
+    for itself, and the next cell would be selected instead of the next picture.
+    """
+    wide = ipywidgets.Layout(width="100%", max_width="560px")
+    style = {"description_width": "110px"}
+    numbers = [(f"{t:g}", t) for t in temperatures]
+    names = [(f"{i + 1} of {pictures}", i) for i in range(pictures)]
+    slider, choice = (
+        ipywidgets.SelectionSlider(options=options, value=value, description=words, layout=wide, style=style)
+        for options, value, words in ((numbers, temperature, "temperature T"), (names, 0, "picture"))
     )
     sentence = ipywidgets.HTML(value=escape(live.description))
     return ipywidgets.VBox([slider, choice, figure_image(live), sentence])
@@ -247,7 +245,7 @@ def _captions(logits: Tensor, pictures: Tensor, labels: Sequence[int] | None, cl
 
 def _size(rows: int, classes: int) -> tuple[float, float]:
     """Width and height in inches of so many rows, each with a bar for every class."""
-    return 8.6, rows * max(2.6, 1.2 + 0.21 * classes)
+    return 8.6, rows * max(2.8, 1.2 + 0.21 * classes)
 
 
 def _axes(figure: Figure | SubFigure, classes: int) -> tuple[Axes, Axes, Axes, Axes]:

@@ -26,7 +26,7 @@ def main() -> None:
             image = cell.locator("img.widget-image")
             image.wait_for()
             watch(image)
-            cell.get_by_role("slider").focus()
+            cell.get_by_role("slider").first.focus()
             for _ in range(MOVES):
                 press_and_wait(image, "ArrowRight")
             page.mouse.move(0, 0)

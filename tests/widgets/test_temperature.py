@@ -122,7 +122,7 @@ def test_slider_runs_from_a_quarter_to_a_hundred_and_every_control_says_what_it_
     assert (values[0], values[-1], slider.value) == (0.25, 100.0, 20.0)
     assert values == sorted(set(values)) and {1.0, 2.5, 4.0, 8.0, 20.0} <= set(values)
     assert slider.description and choice.description
-    assert [words for words, _ in choice.options] == ["1 (labelled zero)", "2 (labelled two)"]
+    assert [words for words, _ in choice.options] == ["1 of 2", "2 of 2"]
 
 
 def test_class_names_are_text_and_never_markup() -> None:
