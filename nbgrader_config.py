@@ -1,8 +1,13 @@
 """nbgrader's settings for this course. Run every nbgrader command in the folder that holds this file."""
 
+import sys
+from pathlib import Path
+
 from nbgrader.converters.autograde import Autograde
 
-from course_lib.grading.preprocessors import GradeInSandbox, RestoreMarks
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # the nbgrader command does not look in its own folder
+
+from course_lib.grading.preprocessors import GradeInSandbox, RestoreMarks  # noqa: E402
 
 c = get_config()  # noqa: F821  nbgrader defines it
 
