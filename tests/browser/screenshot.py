@@ -2,7 +2,7 @@
 
     python -m tests.browser.screenshot
 
-Writes docs/images/temperature_widget.png, the widget at T = 4, and build/temperature_lab.png, the whole page.
+Writes docs/images/temperature_widget.png, the widget at T = 2, and build/temperature_lab.png, the whole page.
 """
 
 import io
@@ -15,7 +15,7 @@ from tests.browser.lab import LESSON, ROOT, Lab, open_page, press_and_wait, runn
 
 PICTURE = ROOT / "docs" / "images" / "temperature_widget.png"
 PAGE = ROOT / "build" / "temperature_lab.png"
-MOVES = 6  # along the slider from T = 1 to T = 4
+MOVES = 3  # along the slider from T = 1 to T = 2
 COLOURS = 128  # enough for the edges of the letters, and a third of the bytes
 
 
