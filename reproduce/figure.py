@@ -44,7 +44,12 @@ def _draw_errors(axes: Axes, big: dict, small: dict) -> None:
         axes.plot(place + 0.28, paper, "D", color=COLORS["vermillion"], label=label)
         axes.annotate(f"{paper}", (place + 0.28, paper), (7, -4), textcoords="offset points", fontsize=9)
     axes.set_xticks(range(3), [name for name, _, _ in groups])
-    axes.set(xlim=(-0.5, 2.6), ylim=(0, None), ylabel="test errors of 10,000", title="Soft targets halve the errors")
+    axes.set(
+        xlim=(-0.5, 2.6),
+        ylim=(0, 190),
+        ylabel="test errors of 10,000",
+        title="Distilled, the small net comes closer to the large",
+    )
     axes.legend(loc="upper left")
 
 
@@ -60,6 +65,7 @@ def _draw_bias(axes: Axes, record: dict) -> None:
         xlabel="added to the bias of the 3",
         ylabel="test errors of 10,000",
         title="One bias brings back a digit never shown",
-        ylim=(0, 1500),
+        xlim=(-2, 8),
+        ylim=(0, 1700),
     )
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper left")
