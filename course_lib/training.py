@@ -180,7 +180,8 @@ def _epochs(run: _Run, train, validation, checkpoint_dir, progress: bool) -> His
         history, best = History(**saved[0]), saved[1]
     done, hidden = len(history.train_loss), not progress or run.processes.rank > 0
     total = config.epochs * steps
-    with tqdm(total=total, initial=done * steps, unit="step", delay=2, leave=False, disable=hidden) as bar:
+    silent = {"disable": True} if hidden else {}  # not False: TQDM_DISABLE in the environment is to have its say
+    with tqdm(total=total, initial=done * steps, unit="step", delay=2, leave=False, **silent) as bar:
         for epoch in range(done, config.epochs):
             if _out_of_patience(history, config):
                 break

@@ -30,7 +30,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-ENVIRONMENT = {"COURSE_DEVICE": "cpu", "COURSE_SCALE": "quick"}  # what the stored outputs hold for
+# What the stored outputs hold for; progress bars show on slow machines only.
+ENVIRONMENT = {"COURSE_DEVICE": "cpu", "COURSE_SCALE": "quick", "TQDM_DISABLE": "1"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
