@@ -10,13 +10,17 @@ import sys
 
 import torch
 
-from reproduce import features_mnist, hinton_mnist
+from reproduce import features_digits, features_mnist, hinton_mnist
 from reproduce.figure import draw
 from reproduce.ledger import judge_all, record_outcome
 from reproduce.page import write_page
 from reproduce.record import Experiment, carry_out
 
-EXPERIMENTS = {experiment().name: experiment for experiment in hinton_mnist.EXPERIMENTS + features_mnist.EXPERIMENTS}
+EXPERIMENTS = {
+    experiment().name: experiment
+    for module in (hinton_mnist, features_mnist, features_digits)
+    for experiment in module.EXPERIMENTS
+}
 
 
 def main(arguments: list[str]) -> None:
