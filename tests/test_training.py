@@ -395,7 +395,7 @@ def test_labels_out_of_range(loader, label):
     data = TensorDataset(inputs, labels)
     train = DataLoader(data, batch_size=8) if loader else data
     with pytest.raises(ValueError, match=f"labels hold {label}; expected 0 to 2"):
-        quiet(model, train, after_step=steps.append)
+        quiet(model, train, FitConfig(epochs=2, batch_size=1), after_step=steps.append)
     assert same(model, before) and (loader or steps == [])  # of a TensorDataset, all are looked at beforehand
 
 
