@@ -101,8 +101,8 @@ def hinton_small_net() -> Experiment:
         notes=(
             ONE_TEACHER,
             "Both are trained for equally many epochs, without jitter.",
-            "Why the distance between the two is smaller than the paper's: alone, the net does better here (Adam with a "
-            "cosine schedule, 30 epochs, was enough); distilled, it does worse, from a teacher that does worse. Longer "
+            "Why the two lie closer together than the paper's: alone, the net does better here (Adam with a "
+            "cosine schedule); distilled, it does worse, from a teacher that does worse. Longer "
             "training of the distilled net, which keeps learning where labels are learnt by heart, is not tested here.",
             PRECISION,
         ),
