@@ -21,6 +21,8 @@ RECORDS = (
     "features_teachers",
     "features_students",
     "features_deep",
+    "digits_smoothing",
+    "digits_deep",
 )
 SIGNS = {"confirmed": "✓ confirmed", "refuted": "✗ refuted", "null": "○ null", "untested": "untested"}
 HEAD = """# Results
