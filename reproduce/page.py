@@ -25,6 +25,17 @@ RECORDS = (
     "digits_deep",
 )
 SIGNS = {"confirmed": "✓ confirmed", "refuted": "✗ refuted", "null": "○ null", "untested": "untested"}
+NOT_SHOWN = ("seed", "temperature", "minutes", "count_of_classes", "shift")
+WORDS = {
+    "errors": "test errors",
+    "errors_on_classes": "of them on its digits",
+    "shift_shifted_on_validation": "bias, chosen on validation",
+    "errors_shifted_on_validation": "test errors with it",
+    "errors_on_classes_shifted_on_validation": "of them on its digits",
+    "shift_shifted_on_test": "bias, chosen on test",
+    "errors_shifted_on_test": "test errors with it",
+    "errors_on_classes_shifted_on_test": "of them on its digits",
+}
 HEAD = """# Results
 
 <!-- made by `python -m reproduce page`; do not edit -->
@@ -111,13 +122,18 @@ def _section(record: dict) -> str:
 
 
 def _brief(setting: dict) -> dict:
-    """Without what the settings of the teacher repeat, and what is off."""
-    off = (None, 0.0, "constant")
+    """Without the settings of the teacher, which its own experiment shows, and without what is off."""
     return {
-        key: {name: item for name, item in value.items() if item not in off} if isinstance(value, dict) else value
+        key: {name: item for name, item in value.items() if not _off(name, item, value)}
+        if isinstance(value, dict)
+        else value
         for key, value in setting.items()
         if key != "teacher"
     }
+
+
+def _off(name: str, item: object, settings: dict) -> bool:
+    return item in (None, 0.0, "constant") or (name == "momentum" and settings.get("optimizer") != "sgd")
 
 
 def _runs_table(runs: list[dict]) -> str:
@@ -142,7 +158,7 @@ def _flat(run: dict) -> dict[str, float]:
     for key, value in run.items():
         if key == "norm_with_factor":
             flat |= {f"T = {temperature}": norm for temperature, norm in value.items()}
-        elif isinstance(value, (int, float)) and key not in ("seed", "temperature", "minutes", "count_of_classes"):
+        elif isinstance(value, (int, float)) and key not in NOT_SHOWN:
             flat[key] = value
     return flat
 
@@ -160,7 +176,7 @@ def _number(value: float) -> str:
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ").replace("on classes", "on these digits")
+    return WORDS.get(key, key.replace("_", " "))
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
