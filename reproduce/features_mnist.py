@@ -84,15 +84,7 @@ def features_students() -> Experiment:
         method, seed = case["method"], case["seed"]
         student = SmallConvNet(CHANNELS["student"], seed=seed)
         if method == "hints":
-            fit_hints(
-                student,
-                teacher("better"),
-                some_cases(),
-                replace(HINTS, seed=seed),
-                guided_layer=LAYER,
-                hint_layer=LAYER,
-                progress=False,
-            )
+            _learn_hints(student, teacher("better"), replace(HINTS, seed=seed), LAYER, LAYER)
         loss = hard_label_loss if method == "alone" else soft_target_loss(temperature=4, alpha=0.9)
         data = taught_by("weaker" if method == "weaker teacher" else "better")
         fit(student, data, replace(STUDENT, seed=seed), loss=loss, progress=False)
@@ -128,15 +120,7 @@ def features_deep() -> Experiment:
         method, seed = case["method"], case["seed"]
         student = mlp(DEEP, seed=seed)
         if method == "hints":
-            fit_hints(
-                student,
-                deep_teacher(),
-                some_cases(),
-                replace(DEEP_HINTS, seed=seed),
-                guided_layer=DEEP_LAYER,
-                hint_layer="2",
-                progress=False,
-            )
+            _learn_hints(student, deep_teacher(), replace(DEEP_HINTS, seed=seed), DEEP_LAYER, "2")
         loss = hard_label_loss if method == "alone" else soft_target_loss(temperature=4, alpha=0.9)
         data = with_teacher_logits(deep_teacher(), some_cases())
         fit(student, data, replace(DEEP_FIT, seed=seed), loss=loss, progress=False)
@@ -164,6 +148,11 @@ def features_deep() -> Experiment:
         run,
         notes=("PyTorch's usual initial weights, which shrink the signal from layer to layer; no batch norm.",),
     )
+
+
+def _learn_hints(student: nn.Module, teacher: nn.Module, config: FitConfig, guided_layer: str, hint_layer: str) -> None:
+    """Stage 1 of FitNets, on the cases that all learn from."""
+    fit_hints(student, teacher, some_cases(), config, guided_layer=guided_layer, hint_layer=hint_layer, progress=False)
 
 
 def _accuracy(model: nn.Module) -> float:
