@@ -58,7 +58,10 @@ def seeded(seed: int) -> Iterator[None]:
     gpus = range(torch.cuda.device_count())
     apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
+        if gpus or apple is not None:
+            torch.manual_seed(seed)
+        else:  # the same on the CPU, without the stack trace that manual_seed keeps for a GPU that might wake up
+            torch.default_generator.manual_seed(seed)
         try:
             yield
         finally:
