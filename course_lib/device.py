@@ -55,7 +55,7 @@ def scale() -> Literal["quick", "full"]:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, PyTorch's generators start from ``seed``; afterwards they go on as if nothing had happened."""
-    gpus = range(torch.cuda.device_count())
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()  # counting none takes its time
     apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=gpus):
         if gpus or apple is not None:
