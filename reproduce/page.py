@@ -12,6 +12,7 @@ PAGE = ROOT / "docs" / "results.md"
 RECORDS = (
     "hinton_big",
     "hinton_small",
+    "hinton_small_long",
     "hinton_without_3",
     "hinton_only_7_8",
     "hinton_3_percent",

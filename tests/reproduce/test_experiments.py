@@ -38,7 +38,7 @@ def tiny(monkeypatch):
         "soft_targets_without_validation": taught,
     }.items():
         monkeypatch.setattr(hinton_mnist, name, lambda value=value: value)
-    for name in ("SMALL", "SHORT", "WIDE", "NARROW", "FEW"):
+    for name in ("SMALL", "LONG", "SHORT", "WIDE", "NARROW", "FEW"):
         monkeypatch.setattr(hinton_mnist, name, replace(getattr(hinton_mnist, name), epochs=1, precision="fp32"))
     convolutional = SmallConvNet(features_mnist.CHANNELS["better"])
     monkeypatch.setattr(features_mnist, "mnist", lambda: data)
