@@ -39,7 +39,7 @@ class Case:
 
 
 CASES = (
-    Case("digits: 64-64-10, 1,000 examples, 10 epochs", (64, 64, 10), 1_000, FitConfig(epochs=10, precision="fp32")),
+    Case("digits: 64-64-10, 1,000 examples, 40 epochs", (64, 64, 10), 1_000, FitConfig(epochs=40, precision="fp32")),
     Case(
         "MNIST's size: 784-1200-1200-10, 2,000 examples, 2 epochs",
         (784, 1200, 1200, 10),
