@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint, weights_of
 from course_lib.device import autocast_dtype, device_of, pick_device, seeded

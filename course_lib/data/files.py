@@ -129,7 +129,7 @@ def _download(urls: Sequence[str], target: Path, md5: str, *, rounds: int = 3, w
 def _append(url: str, part: Path) -> None:
     """Fetch what is missing of ``url`` at the end of ``part``; start afresh if the server cannot send a range."""
     import requests
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     part.touch()
     have = part.stat().st_size
