@@ -101,6 +101,8 @@ DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F2.5c-digits": _methods("digits_smoothing", "test_accuracy", "plain", "levelled"),
     "F2.1-mnist": _methods("features_students", "test_accuracy", "distilled", "alone"),
     "F2.2-mnist": _methods("features_students", "test_accuracy", "hints", "distilled"),
+    "F2.1-mnist-long": _methods("features_students_long", "test_accuracy", "distilled", "alone"),
+    "F2.2-mnist-long": _methods("features_students_long", "test_accuracy", "hints", "distilled"),
     "F2.4a-mnist": _methods("features_deep", "test_accuracy", "hints", "alone"),
     "F2.4b-mnist": _methods("features_deep", "test_accuracy", "hints", "distilled"),
     "F2.5-mnist": _methods("features_students", "test_accuracy", "distilled", "weaker teacher"),

@@ -21,6 +21,7 @@ RECORDS = (
     "hinton_temperature_wide",
     "features_teachers",
     "features_students",
+    "features_students_long",
     "features_deep",
     "digits_smoothing",
     "digits_deep",
