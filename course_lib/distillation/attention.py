@@ -41,16 +41,13 @@ def attention_map(features: Tensor) -> Tensor:
     """
     if features.dim() != 4:
         raise ValueError(
-            f"features: expected (N, C, H, W), got {tuple(features.shape)}; "
-            "an attention map needs places in a picture"
+            f"features: expected (N, C, H, W), got {tuple(features.shape)}; an attention map needs places in a picture"
         )
     strength = features.square().mean(dim=1)  # (N, C, H, W) -> (N, H, W)
     return F.normalize(strength.flatten(1), dim=1)  # (N, H, W) -> (N, H*W)
 
 
-def attention_transfer_loss(
-    student_features: Tensor, teacher_features: Tensor, *, pool: bool = False
-) -> Tensor:
+def attention_transfer_loss(student_features: Tensor, teacher_features: Tensor, *, pool: bool = False) -> Tensor:
     """L_AT of one pair of layers, averaged over the examples; between 0 and the square root of 2.
 
     Args:
@@ -120,9 +117,7 @@ def distill_with_attention(
         def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
             inputs, labels, teacher_logits, *teacher_features = batch
             student_logits = model(inputs)  # also fills seen
-            soft = distillation_loss(
-                student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha
-            )
+            soft = distillation_loss(student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha)
             pairs = [(seen[name], there) for name, there in zip(layers, teacher_features, strict=True)]
             return soft + beta * sum(attention_transfer_loss(here, there, pool=pool) for here, there in pairs)
 

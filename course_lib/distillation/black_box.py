@@ -50,18 +50,14 @@ def label_with_teacher(answer: Answers, inputs: Tensor, *, batch_size: int = 256
         ValueError: no inputs, or an answer that is not one label for each input.
     """
     if isinstance(answer, nn.Module):
-        raise TypeError(
-            "answer: expected a function that returns labels only, got a module; use answers_of(module)"
-        )
+        raise TypeError("answer: expected a function that returns labels only, got a module; use answers_of(module)")
     if len(inputs) == 0:
         raise ValueError("inputs: expected at least one, got none")
     labels = []
     for batch in inputs.split(batch_size):
         got = answer(batch)
         if got.is_floating_point() or got.is_complex() or got.dtype == torch.bool:
-            raise TypeError(
-                f"answer: expected integer labels, got {got.dtype}; a black box gives labels, not scores"
-            )
+            raise TypeError(f"answer: expected integer labels, got {got.dtype}; a black box gives labels, not scores")
         if got.shape != (len(batch),):
             raise ValueError(
                 f"answer: expected one label for each of {len(batch)} inputs, got shape {tuple(got.shape)}"

@@ -150,9 +150,7 @@ def layer_outputs(
                 model(batch.to(device))
                 for name in names:
                     if name not in seen:
-                        raise ValueError(
-                            f"layer {name!r} was not run in a forward pass of {type(model).__name__}"
-                        )
+                        raise ValueError(f"layer {name!r} was not run in a forward pass of {type(model).__name__}")
                     parts[name].append(seen[name].float().cpu())
     finally:
         model.to(home)
@@ -164,7 +162,6 @@ def _first_tensor(output: object, name: str) -> Tensor:
         output = output[0]
     if not isinstance(output, Tensor):
         raise TypeError(
-            f"layer {name!r} gives {type(output).__name__}: "
-            "expected a tensor, or a tuple that begins with one"
+            f"layer {name!r} gives {type(output).__name__}: expected a tensor, or a tuple that begins with one"
         )
     return output

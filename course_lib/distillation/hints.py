@@ -198,9 +198,7 @@ def distill_with_hints(
         def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
             inputs, labels, teacher_logits, hint = batch
             student_logits = model(inputs)  # also fills seen
-            soft = distillation_loss(
-                student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha
-            )
+            soft = distillation_loss(student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha)
             return soft + beta * hint_loss(seen[guided_layer], hint, regressor)
 
         history = fit(learner, data, config, validation=validation, loss=loss, progress=progress)

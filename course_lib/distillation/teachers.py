@@ -59,9 +59,7 @@ def average_probabilities(
         ValueError: no teacher, different shapes, bad weights, or a temperature that is not a positive finite
             number.
     """
-    return _log_average_probabilities(
-        _stack(logits), _normalised(weights, len(logits)), _positive(temperature)
-    ).exp()
+    return _log_average_probabilities(_stack(logits), _normalised(weights, len(logits)), _positive(temperature)).exp()
 
 
 def average_logits(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
@@ -190,9 +188,7 @@ def pair_teacher_logits(
     if isinstance(teacher_data, Tensor):
         teacher_data = TensorDataset(teacher_data)
     if not isinstance(teacher_data, TensorDataset):
-        raise TypeError(
-            f"teacher_data: expected a tensor or a TensorDataset, got {type(teacher_data).__name__}"
-        )
+        raise TypeError(f"teacher_data: expected a tensor or a TensorDataset, got {type(teacher_data).__name__}")
     inputs, labels = student_data.tensors[:2]
     if len(teacher_data) != len(student_data):
         raise ValueError(
@@ -212,9 +208,7 @@ def pair_teacher_logits(
 def _stack(logits: Sequence[Tensor]) -> Tensor:
     """Checked and stacked: K tensors (..., C) -> (K, ..., C)."""
     if not isinstance(logits, (list, tuple)):
-        raise TypeError(
-            f"logits: expected a list with one tensor for each teacher, got {type(logits).__name__}"
-        )
+        raise TypeError(f"logits: expected a list with one tensor for each teacher, got {type(logits).__name__}")
     if not logits:
         raise ValueError("logits: expected at least one teacher, got none")
     for position, tensor in enumerate(logits):
@@ -237,9 +231,7 @@ def _normalised(weights: Sequence[float] | None, count: int) -> Tensor:
     if values.shape != (count,):
         raise ValueError(f"weights: expected {count} numbers, one for each teacher, got {values.numel()}")
     if not bool(values.isfinite().all()) or bool((values < 0).any()) or float(values.sum()) == 0.0:
-        raise ValueError(
-            f"weights: expected finite numbers, none below 0 and not all 0, got {values.tolist()}"
-        )
+        raise ValueError(f"weights: expected finite numbers, none below 0 and not all 0, got {values.tolist()}")
     return values / values.sum()
 
 
