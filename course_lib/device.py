@@ -52,16 +52,21 @@ def scale() -> Literal["quick", "full"]:
     return value
 
 
+def seed_generators(seed: int) -> None:
+    """Start PyTorch's generators of this process from ``seed``."""
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        torch.manual_seed(seed)
+    else:  # the same on the CPU, without the stack trace that manual_seed keeps for a GPU that might wake up
+        torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, PyTorch's generators start from ``seed``; afterwards they go on as if nothing had happened."""
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()  # counting none takes its time
     apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=gpus):
-        if gpus or apple is not None:
-            torch.manual_seed(seed)
-        else:  # the same on the CPU, without the stack trace that manual_seed keeps for a GPU that might wake up
-            torch.default_generator.manual_seed(seed)
+        seed_generators(seed)
         try:
             yield
         finally:

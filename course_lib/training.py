@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint, weights_of
-from course_lib.device import autocast_dtype, device_of, pick_device, seeded
+from course_lib.device import autocast_dtype, device_of, pick_device, seed_generators, seeded
 from course_lib.evaluation import Batch, check_data, check_labels, evaluate, predict_logits
 from course_lib.processes import Processes
 from course_lib.training_config import FitConfig, History, make_optimizer, rate_factor
@@ -85,7 +85,7 @@ def fit(
     _check_arguments(model, train, config, validation, checkpoint_dir)
     if loss is hard_label_loss and isinstance(train, TensorDataset):
         _check_all_labels(model, train)
-    with _undone_on_failure(model):
+    with _undone_on_failure(model), seeded(config.seed):
         run = _Run(model, config, loss, augment, after_step, device, accelerator)
         history = _epochs(run, train, validation, checkpoint_dir, progress)
         run.optimizer.zero_grad(set_to_none=True)  # nobody needs the last gradient
@@ -207,13 +207,13 @@ def _train_epoch(run: _Run, train, epoch: int, steps: int, history: History, bar
     generator = torch.Generator().manual_seed(seed)
     total, rate = torch.zeros((), device=run.device), config.learning_rate
     run.model.train()
-    with seeded(seed):
-        for index, (batch, weight) in enumerate(_batches(train, generator, run)):
-            if index == 0 and run.processes.rank > 0:
-                torch.manual_seed(seed + run.processes.rank)  # the order is drawn; dropout is to differ
-            rate = config.learning_rate * rate_factor(config, epoch * steps + index, config.epochs * steps)
-            total += run.step(batch, weight, rate)
-            bar.update()
+    seed_generators(seed)
+    for index, (batch, weight) in enumerate(_batches(train, generator, run)):
+        if index == 0 and run.processes.rank > 0:
+            seed_generators(seed + run.processes.rank)  # the order is drawn; dropout is to differ
+        rate = config.learning_rate * rate_factor(config, epoch * steps + index, config.epochs * steps)
+        total += run.step(batch, weight, rate)
+        bar.update()
     run.processes.average_buffers(run.model)
     mean = run.processes.mean(total).item() / steps
     if not math.isfinite(mean) or not all(parameter.isfinite().all() for parameter in run.parameters):
@@ -230,7 +230,7 @@ def _train_epoch(run: _Run, train, epoch: int, steps: int, history: History, bar
 def _batches(train: TensorDataset | DataLoader, generator: torch.Generator, run: _Run) -> Iterator[tuple[Batch, float]]:
     """This process's part of each batch on its device, and the weight of that part."""
     for batch in _whole_batches(train, run.config.batch_size, generator):
-        inputs, *rest = (tensor.to(run.device, non_blocking=True) for tensor in batch)
+        inputs, *rest = (t if t.device == run.device else t.to(run.device, non_blocking=True) for t in batch)
         if run.augment is not None:  # before the batch is divided: the same for any number of processes
             inputs = run.augment(inputs, generator)
         yield run.processes.part((inputs, *rest))
