@@ -30,7 +30,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-# What the stored outputs hold for. Progress bars show on slow machines only; a CUDA toolkit without a GPU prints its path.
+# What the stored outputs hold for. Bars show on slow machines only; a CUDA toolkit with no GPU prints its path.
 ENVIRONMENT = {"COURSE_DEVICE": "cpu", "COURSE_SCALE": "quick", "TQDM_DISABLE": "1", "CUDA_HOME": "", "CUDA_PATH": ""}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
