@@ -45,7 +45,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def scale() -> Literal["quick", "full"]:
-    """The size of the experiments, from ``COURSE_SCALE``; ``quick`` unless it is set."""
+    """The size of the experiments, from ``COURSE_SCALE``; ``quick`` unless it is set.
+
+    Raises:
+        ValueError: ``COURSE_SCALE`` is neither.
+    """
     value = os.environ.get("COURSE_SCALE", "quick")
     if value not in ("quick", "full"):
         raise ValueError(f"COURSE_SCALE is {value!r}; expected 'quick' or 'full'")
@@ -78,13 +82,19 @@ def seeded(seed: int) -> Iterator[None]:
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Inside, the models are in eval mode; afterwards each module is back in the mode it had."""
     modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
     try:
+        for model in models:
+            model.eval()
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def check_model(model: object) -> None:
+    """Raise a ``TypeError`` unless ``model`` is a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -96,8 +106,8 @@ def device_of(model: nn.Module) -> torch.device:
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Inside, ``model`` lies on ``device``; afterwards it is back where it was."""
     home = device_of(model)
-    model.to(device)
     try:
+        model.to(device)  # inside: when memory runs out half way, the first half goes back too
         yield
     finally:
         model.to(home)

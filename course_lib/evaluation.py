@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.device import evaluating, pick_device, placed
+from course_lib.device import check_model, evaluating, pick_device, placed
 
 Batch = Sequence[Tensor]
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -41,7 +41,7 @@ def evaluate(
 
     Raises:
         ValueError: the data are empty or hold no labels, or a label is out of range.
-        TypeError: ``data`` or its labels are of another type.
+        TypeError: the model, the data or the labels are of another type.
     """
     total, right, count = 0.0, 0, 0
     with closing(_predictions(model, data, batch_size, device)) as predictions:
@@ -107,6 +107,7 @@ def _predictions(
     model: nn.Module, data: TensorDataset | DataLoader, batch_size: int, device: str | torch.device | None
 ) -> Iterator[tuple[Tensor, Batch]]:
     """The logits of each batch and the batch, in order, on the device that computes."""
+    check_model(model)
     check_data("data", data)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more")

@@ -8,10 +8,20 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from course_lib.measure.work import Latency
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds that a call takes. ``spread`` is the interquartile range, that of the middle half."""
+
+    median: float
+    spread: float
+    minimum: float
+    repeats: int
+
+    def __str__(self) -> str:
+        """The median and the spread in readable units."""
+        return f"{show_seconds(self.median)} (spread {show_seconds(self.spread)}, {self.repeats} runs)"
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Row:
     bytes_in_memory: int | None = None
     bytes_on_disk: int | None = None
     flops: int | None = None  # of one call, a multiply-add counted as 2
-    latency: "Latency | None" = None
+    latency: Latency | None = None
     peak_memory: int | None = None
     example: str = ""  # the shape of the input of that call
     device: str = ""

@@ -99,6 +99,22 @@ def test_placed_brings_the_model_back_even_after_an_error(monkeypatch):
     assert places == [torch.device("meta"), torch.device("cpu")]
 
 
+def test_placed_brings_back_what_was_moved_before_the_memory_ran_out(monkeypatch):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    move = nn.Sequential.to
+
+    def fails_half_way(self, device):
+        monkeypatch.setattr(nn.Sequential, "to", move)
+        self[0].to(torch.float64)  # in place of a device that this machine may not have
+        raise MemoryError
+
+    monkeypatch.setattr(nn.Sequential, "to", fails_half_way)
+    monkeypatch.setattr("course_lib.device.device_of", lambda model: torch.float32)
+    with pytest.raises(MemoryError), placed(model, torch.device("cuda")):
+        pass
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_device_of():
     assert device_of(nn.Linear(2, 2, device="meta")) == torch.device("meta")
     only_buffers = nn.BatchNorm1d(2, affine=False, device="meta")

@@ -115,6 +115,8 @@ def test_empty_data(ask):
 
 @pytest.mark.parametrize("ask", [evaluate, predict_logits])
 def test_data_of_another_type(ask):
+    with pytest.raises(TypeError, match="model is a function; expected a torch.nn.Module"):
+        evaluate(lambda inputs: inputs, TensorDataset(torch.zeros(2, 2)))
     with pytest.raises(TypeError, match="data is a tuple; expected a TensorDataset or a DataLoader"):
         ask(nn.Identity(), (LOGITS, LABELS))
 

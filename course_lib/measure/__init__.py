@@ -17,19 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.device import device_of
+from course_lib.device import check_model, device_of
 from course_lib.evaluation import evaluate
 from course_lib.measure.quality import accuracy, perplexity
 from course_lib.measure.size import (
     bytes_in_memory,
     bytes_on_disk,
-    check_model,
     compression_ratio,
     count_nonzero,
     count_parameters,
 )
-from course_lib.measure.work import Latency, flops, latencies, latency, peak_memory
-from course_lib.table import ComparisonTable, Row
+from course_lib.measure.work import flops, latencies, latency, peak_memory
+from course_lib.table import ComparisonTable, Latency, Row
 
 __all__ = [
     "Latency",
@@ -68,6 +67,10 @@ def measure_model(
         quality: other measures of quality by name, such as ``{"perplexity": 12.5}``.
         repeats: how often the call is timed.
         timed: if false, latency is left out.
+
+    Raises:
+        TypeError: ``model`` is no module.
+        ValueError: as ``latency`` and ``evaluation.evaluate``.
     """
     check_model(model)
     inputs = example if isinstance(example, tuple) else (example,)

@@ -8,6 +8,10 @@ def accuracy(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> flo
     """Share of the labels at which the largest logit stands; labels equal to ``ignore_index`` do not count.
 
     Shapes: logits ``(N, C)`` and labels ``(N,)``, or ``(N, L, V)`` and ``(N, L)``.
+
+    Raises:
+        ValueError: shapes that do not fit, labels that are no classes of the logits, logits that are not finite,
+            or nothing that counts.
     """
     counted = _check_logits(logits, labels, ignore_index)
     return (logits.argmax(-1) == labels)[counted].float().mean().item()
@@ -20,6 +24,9 @@ def perplexity(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> f
     that predict them: nothing is shifted here. Do not average the perplexities of batches; pass all at once.
 
     Shapes: logits ``(N, C)`` and labels ``(N,)``, or ``(N, L, V)`` and ``(N, L)``.
+
+    Raises:
+        ValueError: as ``accuracy``.
     """
     counted = _check_logits(logits, labels, ignore_index)
     return nn.functional.cross_entropy(logits[counted].float(), labels[counted].long()).exp().item()

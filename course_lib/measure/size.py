@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from course_lib.device import check_model
+
 
 def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
     """How many numbers the model learns; a parameter used in two places counts once.
@@ -64,7 +66,11 @@ def bytes_on_disk(model: nn.Module) -> int:
 
 
 def compression_ratio(before: float, after: float) -> float:
-    """``before / after`` for any one measure: 4.0 says that a quarter is left."""
+    """``before / after`` for any one measure: 4.0 says that a quarter is left.
+
+    Raises:
+        ValueError: one of them is not a finite number above 0.
+    """
     for name, value in (("before", before), ("after", after)):
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; expected a finite number above 0")
@@ -92,8 +98,3 @@ def plain_tensors(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 def _value_tensors(tensor: Tensor) -> Iterator[Tensor]:
     """The dense tensors that hold the numbers themselves: no indices."""
     return (part for name, part in plain_tensors(tensor) if name in ("", ".values"))
-
-
-def check_model(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")

@@ -5,7 +5,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from course_lib.device import evaluating
-from course_lib.measure.size import check_model, plain_tensors
-from course_lib.table import show_seconds
+from course_lib.device import check_model, evaluating
+from course_lib.measure.size import plain_tensors
+from course_lib.table import Latency
 
 
 def flops(model: nn.Module, *inputs: object) -> int:
@@ -34,20 +33,6 @@ def flops(model: nn.Module, *inputs: object) -> int:
     with evaluating(model), torch.no_grad(), _plain_kernels(), counter:
         model(*inputs)
     return counter.get_total_flops()
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds that a call takes. ``spread`` is the interquartile range, that of the middle half."""
-
-    median: float
-    spread: float
-    minimum: float
-    repeats: int
-
-    def __str__(self) -> str:
-        """The median and the spread in readable units."""
-        return f"{show_seconds(self.median)} (spread {show_seconds(self.spread)}, {self.repeats} runs)"
 
 
 def latency(call: nn.Module | Callable[..., object], *inputs: object, repeats: int = 30, warmup: int = 3) -> Latency:
