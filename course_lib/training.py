@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint, weights_of
-from course_lib.device import autocast_dtype, device_of, pick_device, seed_generators, seeded
+from course_lib.device import autocast_dtype, check_model, device_of, pick_device, seed_generators, seeded
 from course_lib.evaluation import Batch, check_data, check_labels, evaluate, predict_logits
 from course_lib.processes import Processes
 from course_lib.training_config import FitConfig, History, make_optimizer, rate_factor
@@ -73,6 +73,7 @@ def fit(
         after_step: called with the model after each optimizer step (to apply a mask again, to limit weights).
         checkpoint_dir: a checkpoint is written here after each epoch; if there is one, training goes on from it.
             The settings and the size of the data have to be those it was made with.
+        device: where to compute, ``pick_device`` if none.
         accelerator: for several processes. Each takes its share of every batch, and the gradient is that of the
             whole batch. Dropout differs from that of one process, and batch norm uses the statistics of each share.
 
@@ -94,8 +95,7 @@ def fit(
 
 def _check_arguments(model, train, config, validation, checkpoint_dir) -> None:
     """Find what is wrong before anything is changed."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    check_model(model)
     if not isinstance(config, FitConfig):
         raise TypeError(f"config is a {type(config).__name__}; expected a FitConfig, such as FitConfig(epochs=3)")
     check_data("train", train)
@@ -118,13 +118,16 @@ def _check_all_labels(model: nn.Module, train: TensorDataset) -> None:
 
 @contextmanager
 def _undone_on_failure(model: nn.Module) -> Iterator[None]:
-    """On an error give ``model`` its old weights and modes back, else leave it in eval mode; on its device always."""
+    """On an error ``model`` gets its old weights, gradients and modes back, else eval mode; its device always."""
     weights, home = copy.deepcopy(model.state_dict()), device_of(model)
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]  # a step makes new ones
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     except Exception:
         model.load_state_dict(weights)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
         for module, training in modes:
             module.training = training
         raise

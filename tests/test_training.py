@@ -347,13 +347,15 @@ def explode_at(step, error):
     return after_step
 
 
-def test_an_error_gives_the_old_weights_and_modes_back():
+def test_an_error_gives_the_old_weights_gradients_and_modes_back():
     model = nn.Sequential(mlp([6, 8, 3], dropout=0.5), nn.BatchNorm1d(3))
     model[1].eval()
+    model[1].weight.grad = torch.tensor([1.0, 2.0, 3.0])
     before, modes = weights(model), [module.training for module in model.modules()]
     with pytest.raises(OSError, match="no more"):
         quiet(model, examples(), after_step=explode_at(5, OSError("no more")))
     assert same(model, before) and [module.training for module in model.modules()] == modes
+    assert model[1].weight.grad.tolist() == [1, 2, 3] and model[1].bias.grad is None
 
 
 def test_an_interruption_from_the_keyboard_keeps_the_new_weights():
