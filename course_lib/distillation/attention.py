@@ -17,8 +17,6 @@ The norm is averaged over the examples of a batch. The authors' own code, and Re
 the squared differences instead of the norm: their beta of 1,000 is not comparable with one here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -26,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.distillation.features import capture, find_layer, layer_outputs
+from course_lib.distillation.features import capture, check_beta, find_layer, layer_outputs
 from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
 from course_lib.training import FitConfig, History, fit
 
@@ -41,7 +39,7 @@ def attention_map(features: Tensor) -> Tensor:
     """
     if features.dim() != 4:
         raise ValueError(
-            f"features: expected (N, C, H, W), got {tuple(features.shape)}; an attention map needs places in a picture"
+            f"features are {tuple(features.shape)}; expected (N, C, H, W): an attention map needs places in a picture"
         )
     strength = features.square().mean(dim=1)  # (N, C, H, W) -> (N, H, W)
     return F.normalize(strength.flatten(1), dim=1)  # (N, H, W) -> (N, H*W)
@@ -104,9 +102,8 @@ def distill_with_attention(
             map, a bad beta.
     """
     if not layers:
-        raise ValueError("layers: expected at least one pair of a student's and a teacher's layer, got none")
-    if not 0 <= beta < float("inf"):
-        raise ValueError(f"beta: expected a finite number, not below 0, got {beta}")
+        raise ValueError("layers is empty; expected at least one pair of a student's and a teacher's layer")
+    check_beta(beta)
     for name in layers:
         find_layer(student, name)
     shown = layer_outputs(teacher, train, list(layers.values()))

@@ -8,8 +8,6 @@ What is lost against ``hinton.py`` is everything but the largest logit: which ot
 how sure the teacher was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -50,17 +48,15 @@ def label_with_teacher(answer: Answers, inputs: Tensor, *, batch_size: int = 256
         ValueError: no inputs, or an answer that is not one label for each input.
     """
     if isinstance(answer, nn.Module):
-        raise TypeError("answer: expected a function that returns labels only, got a module; use answers_of(module)")
+        raise TypeError("answer is a module; expected a function that returns labels only: answers_of(module)")
     if len(inputs) == 0:
-        raise ValueError("inputs: expected at least one, got none")
+        raise ValueError("inputs is empty; expected at least one")
     labels = []
     for batch in inputs.split(batch_size):
         got = answer(batch)
         if got.is_floating_point() or got.is_complex() or got.dtype == torch.bool:
-            raise TypeError(f"answer: expected integer labels, got {got.dtype}; a black box gives labels, not scores")
+            raise TypeError(f"the answers are {got.dtype}; expected integer labels: a black box gives no scores")
         if got.shape != (len(batch),):
-            raise ValueError(
-                f"answer: expected one label for each of {len(batch)} inputs, got shape {tuple(got.shape)}"
-            )
+            raise ValueError(f"the answers are {tuple(got.shape)}; expected ({len(batch)},), a label for each input")
         labels.append(got.to("cpu", torch.int64))
     return TensorDataset(inputs, torch.cat(labels))

@@ -8,9 +8,8 @@ for a while and then removed, also when something fails in between, so the netwo
 before. Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.layer.3".
 """
 
-from __future__ import annotations
-
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.device import evaluating, pick_device
+from course_lib.device import check_model, evaluating, pick_device, placed
 
 SHOWN = 8  # names listed in an error
 
@@ -30,8 +29,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         TypeError: ``model`` is not a module.
         ValueError: no such name; the message lists names near it.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a module, got {type(model).__name__}")
+    check_model(model)
     layers = dict(model.named_modules())
     if name not in layers or name == "":
         names = [known for known in layers if known]
@@ -60,7 +58,7 @@ def capture(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor
         ValueError: an unknown name.
     """
     if isinstance(names, str):
-        raise TypeError(f"names: expected a list of names, got the string {names!r}")
+        raise TypeError(f"names is the string {names!r}; expected a list of names")
     layers = {name: find_layer(model, name) for name in names}  # all are checked before any hook is attached
     seen: dict[str, Tensor] = {}
     handles = []
@@ -133,35 +131,37 @@ def layer_outputs(
         device: where to compute, ``pick_device()`` if none.
 
     Raises:
-        TypeError, ValueError: as ``capture``; ValueError also when there are no inputs or a layer is never
-            run.
+        TypeError, ValueError: as ``capture``; TypeError also for inputs of another type, ValueError when there
+            are none or a layer is never run.
     """
     if isinstance(inputs, TensorDataset):
         inputs = inputs.tensors[0]
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs is a {type(inputs).__name__}; expected a tensor or a TensorDataset")
     if len(inputs) == 0:
-        raise ValueError("inputs: expected at least one row, got none")
+        raise ValueError("inputs is empty; expected at least one row")
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
     device = pick_device(device)
-    home = next((parameter.device for parameter in model.parameters()), device)
-    try:
-        with evaluating(model.to(device)), torch.no_grad(), capture(model, names) as seen:
-            for batch in inputs.split(batch_size):
-                seen.clear()
-                model(batch.to(device))
-                for name in names:
-                    if name not in seen:
-                        raise ValueError(f"layer {name!r} was not run in a forward pass of {type(model).__name__}")
-                    parts[name].append(seen[name].float().cpu())
-    finally:
-        model.to(home)
+    with capture(model, names) as seen, placed(model, device), evaluating(model), torch.no_grad():
+        for batch in inputs.split(batch_size):
+            seen.clear()
+            model(batch.to(device))
+            for name in names:
+                if name not in seen:
+                    raise ValueError(f"layer {name!r} was not run in a forward pass of {type(model).__name__}")
+                parts[name].append(seen[name].float().cpu())
     return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+
+def check_beta(beta: float) -> None:
+    """Raise a ``ValueError`` unless ``beta``, the weight of a loss on features, is finite and not below 0."""
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"beta is {beta}; expected a finite number, 0 or above")
 
 
 def _first_tensor(output: object, name: str) -> Tensor:
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     if not isinstance(output, Tensor):
-        raise TypeError(
-            f"layer {name!r} gives {type(output).__name__}: expected a tensor, or a tuple that begins with one"
-        )
+        raise TypeError(f"layer {name!r} gives a {type(output).__name__}; expected a tensor, or a tuple of tensors")
     return output

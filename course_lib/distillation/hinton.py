@@ -50,7 +50,7 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
         TypeError: ``logits`` is no tensor, or ``temperature`` no number.
     """
     _check_tensors(logits=logits)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     return torch.softmax(logits / temperature, dim=-1)
 
 
@@ -83,7 +83,7 @@ def distillation_loss(
         TypeError: labels are not integers, or an argument is of another type.
     """
     _check_tensors(student_logits=student_logits, teacher_logits=teacher_logits)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     _check_alpha(alpha, labels)
     _check_shapes(student_logits, teacher_logits, labels, mask)
     labels = None if labels is None else labels.long()
@@ -108,13 +108,24 @@ def distillation_loss(
 def with_teacher_logits(
     teacher: nn.Module, data: TensorDataset, *, device: str | torch.device | None = None
 ) -> TensorDataset:
-    """``data`` with one more column: the teacher's logits for each example's inputs. The teacher is left as it was."""
+    """``data`` with one more column: the teacher's logits ``(N, C)`` for the inputs. The teacher is left as it was.
+
+    Raises:
+        TypeError: ``data`` is no ``TensorDataset``, or ``teacher`` no module.
+        ValueError: ``data`` is empty.
+    """
+    if not isinstance(data, TensorDataset):
+        raise TypeError(f"data is a {type(data).__name__}; expected a TensorDataset")
     return TensorDataset(*data.tensors, predict_logits(teacher, data, device=device))
 
 
 def soft_target_loss(*, temperature: float, alpha: float) -> Loss:
-    """``distillation_loss`` for ``training.fit``, on batches (inputs, labels, ..., teacher logits last)."""
-    _check_temperature(temperature)
+    """``distillation_loss`` for ``training.fit``, on batches (inputs, labels, ..., teacher logits last).
+
+    Raises:
+        TypeError, ValueError: ``temperature`` or ``alpha`` is no number, or out of range.
+    """
+    check_temperature(temperature)
     _check_alpha(alpha, ())
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
@@ -151,6 +162,9 @@ def distill(
         train: the transfer set, (inputs, labels). With ``alpha`` 1 the labels are not looked at.
         temperature, alpha: of ``distillation_loss``.
         config and the others: of ``training.fit``.
+
+    Raises:
+        TypeError, ValueError: as ``distillation_loss`` and ``training.fit``; the student is then as it was.
     """
     loss = soft_target_loss(temperature=temperature, alpha=alpha)
     check_data("train", train)
@@ -197,19 +211,20 @@ def _check_tensors(**tensors: Tensor) -> None:
             raise TypeError(f"{name} is a {type(tensor).__name__}; expected a tensor")
 
 
-def _check_is_number(name: str, value: float) -> None:
+def _check_number(name: str, value: float) -> None:
     if not isinstance(value, Real):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected a number")
 
 
-def _check_temperature(temperature: float) -> None:
-    _check_is_number("temperature", temperature)
+def check_temperature(temperature: float) -> None:
+    """Raise a ``TypeError`` or a ``ValueError`` unless ``temperature`` is a finite number above 0."""
+    _check_number("temperature", temperature)
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature}; expected a finite number above 0")
 
 
 def _check_alpha(alpha: float, labels) -> None:
-    _check_is_number("alpha", alpha)
+    _check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a number from 0 (labels alone) to 1 (soft targets alone)")
     if labels is None and alpha != 1:

@@ -26,15 +26,13 @@ widths, and its other layers are maxout. Here it is a 1x1 convolution for equal 
 average pooling in front of it only where it is asked for.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from course_lib.device import seeded
-from course_lib.distillation.features import capture, find_layer, forward_to, layer_outputs
+from course_lib.distillation.features import capture, check_beta, find_layer, forward_to, layer_outputs
 from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
 from course_lib.training import FitConfig, History, fit
 
@@ -65,8 +63,8 @@ def regressor_for(
     guided, hint = tuple(guided_shape), tuple(hint_shape)
     if len(guided) != len(hint) or len(guided) not in (2, 3, 4):
         raise ValueError(
-            f"no regressor from {guided} to {hint}: expected two shapes (N, D), two (N, L, D) or two "
-            "(N, C, H, W); choose layers of the same kind, or give a regressor of your own"
+            f"no regressor from {guided} to {hint}; expected two shapes (N, D), two (N, L, D) or two "
+            "(N, C, H, W): choose layers of the same kind, or give a regressor of your own"
         )
     with seeded(seed):
         if len(guided) < 4:
@@ -101,7 +99,7 @@ def hint_loss(guided: Tensor, hint: Tensor, regressor: nn.Module | None = None) 
     if predicted.shape != hint.shape:
         raise ValueError(
             f"the student's features have shape {tuple(predicted.shape)} and the teacher's "
-            f"{tuple(hint.shape)}: expected the same; see regressor_for"
+            f"{tuple(hint.shape)}; expected the same: see regressor_for"
         )
     return 0.5 * (hint.detach() - predicted).square().flatten(1).sum(dim=1).mean()  # (N, ...) -> (N,) -> ()
 
@@ -185,8 +183,7 @@ def distill_with_hints(
         ValueError: as ``fit_hints``; a beta below 0 or not finite.
     """
     config = config or FitConfig()
-    if not 0 <= beta < float("inf"):
-        raise ValueError(f"beta: expected a finite number, not below 0, got {beta}")
+    check_beta(beta)
     find_layer(student, guided_layer)
     hints = layer_outputs(teacher, train, [hint_layer])[hint_layer]  # (N, ...)
     if regressor is None:

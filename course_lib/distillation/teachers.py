@@ -25,9 +25,6 @@ Cross-modal teachers follow Gupta, Hoffman and Malik, "Cross Modal Distillation 
 student another; they share the example. Here the logits are passed on, where that paper passes on features.
 """
 
-from __future__ import annotations
-
-import math
 from collections.abc import Sequence
 
 import torch
@@ -35,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.distillation.hinton import distillation_loss
+from course_lib.distillation.hinton import check_temperature, distillation_loss
 from course_lib.evaluation import predict_logits
 
 MEANS = ("arithmetic", "geometric")
@@ -55,11 +52,12 @@ def average_probabilities(
         Probabilities (..., C).
 
     Raises:
-        TypeError: ``logits`` is not a list or tuple of floating-point tensors.
+        TypeError: ``logits`` is not a list or tuple of floating-point tensors, or the temperature no number.
         ValueError: no teacher, different shapes, bad weights, or a temperature that is not a positive finite
             number.
     """
-    return _log_average_probabilities(_stack(logits), _normalised(weights, len(logits)), _positive(temperature)).exp()
+    check_temperature(temperature)
+    return _log_average_probabilities(_stack("logits", logits), _normalised(weights, len(logits)), temperature).exp()
 
 
 def average_logits(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
@@ -71,7 +69,7 @@ def average_logits(logits: Sequence[Tensor], weights: Sequence[float] | None = N
     Raises:
         TypeError, ValueError: as ``average_probabilities``.
     """
-    stacked = _stack(logits)  # (K, ..., C)
+    stacked = _stack("logits", logits)  # (K, ..., C)
     shares = _normalised(weights, len(logits)).to(stacked)
     return torch.tensordot(shares, stacked, dims=1)  # (K,) @ (K, ..., C) -> (..., C)
 
@@ -87,7 +85,7 @@ class Ensemble(nn.Module):
     The teachers are shared, not copied. Eval mode and no_grad are the caller's, as for any module.
 
     Raises:
-        TypeError: ``teachers`` is not a list or tuple of modules.
+        TypeError: ``teachers`` is not a list or tuple of modules, or the temperature no number.
         ValueError: no teacher, an unknown ``mean``, bad weights, a temperature that is not a positive finite
             number.
     """
@@ -104,11 +102,11 @@ class Ensemble(nn.Module):
         # a Sequential is a module and a sequence of modules too, but its layers are no teachers
         listed = isinstance(teachers, (list, tuple, nn.ModuleList))
         if not listed or not all(isinstance(teacher, nn.Module) for teacher in teachers):
-            raise TypeError(f"teachers: expected a list of modules, got {type(teachers).__name__}")
+            raise TypeError(f"teachers is a {type(teachers).__name__}; expected a list of modules")
         if mean not in MEANS:
-            raise ValueError(f"mean: expected one of {', '.join(map(repr, MEANS))}, got {mean!r}")
-        self.mean = mean
-        self.temperature = _positive(temperature)
+            raise ValueError(f"mean is {mean!r}; expected one of {', '.join(map(repr, MEANS))}")
+        check_temperature(temperature)
+        self.mean, self.temperature = mean, temperature
         self.weights = _normalised(weights, len(teachers)).tolist()
         self.teachers = nn.ModuleList(teachers)
         # a new module says that it is training; this one is what its teachers are
@@ -120,7 +118,7 @@ class Ensemble(nn.Module):
         if self.mean == "geometric":
             return average_logits(logits, self.weights)
         weights = _normalised(self.weights, len(logits))
-        return self.temperature * _log_average_probabilities(_stack(logits), weights, self.temperature)
+        return self.temperature * _log_average_probabilities(_stack("logits", logits), weights, self.temperature)
 
 
 def several_teachers_loss(
@@ -149,7 +147,7 @@ def several_teachers_loss(
     Raises:
         TypeError, ValueError: as ``average_probabilities`` and ``distillation_loss``.
     """
-    _stack(teachers_logits)
+    _stack("teachers_logits", teachers_logits)  # for its checks
     shares = _normalised(weights, len(teachers_logits)).tolist()
     terms = [
         share * distillation_loss(student_logits, logits, labels, temperature=temperature, alpha=alpha)
@@ -184,11 +182,11 @@ def pair_teacher_logits(
         ValueError: different numbers of rows, or labels that differ.
     """
     if not isinstance(student_data, TensorDataset) or len(student_data.tensors) < 2:
-        raise TypeError("student_data: expected a TensorDataset of inputs and labels")
+        raise TypeError(f"student_data is {_kind(student_data)}; expected a TensorDataset of inputs and labels")
     if isinstance(teacher_data, Tensor):
         teacher_data = TensorDataset(teacher_data)
     if not isinstance(teacher_data, TensorDataset):
-        raise TypeError(f"teacher_data: expected a tensor or a TensorDataset, got {type(teacher_data).__name__}")
+        raise TypeError(f"teacher_data is {_kind(teacher_data)}; expected a tensor or a TensorDataset")
     inputs, labels = student_data.tensors[:2]
     if len(teacher_data) != len(student_data):
         raise ValueError(
@@ -205,20 +203,20 @@ def pair_teacher_logits(
     return TensorDataset(inputs, labels, predict_logits(teacher, teacher_data, batch_size=batch_size))
 
 
-def _stack(logits: Sequence[Tensor]) -> Tensor:
-    """Checked and stacked: K tensors (..., C) -> (K, ..., C)."""
+def _stack(name: str, logits: Sequence[Tensor]) -> Tensor:
+    """Checked and stacked: K tensors (..., C) -> (K, ..., C). ``name`` is that of the argument, for the errors."""
     if not isinstance(logits, (list, tuple)):
-        raise TypeError(f"logits: expected a list with one tensor for each teacher, got {type(logits).__name__}")
+        raise TypeError(f"{name} is a {type(logits).__name__}; expected a list with one tensor for each teacher")
     if not logits:
-        raise ValueError("logits: expected at least one teacher, got none")
+        raise ValueError(f"{name} is empty; expected at least one teacher")
     for position, tensor in enumerate(logits):
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            got = getattr(tensor, "dtype", type(tensor).__name__)
-            raise TypeError(f"logits[{position}]: expected a floating-point tensor, got {got}")
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            raise TypeError(f"{name}[{position}] is {kind}; expected a floating-point tensor")
         if tensor.shape != logits[0].shape:
             raise ValueError(
-                f"logits[{position}] has shape {tuple(tensor.shape)}, logits[0] has "
-                f"{tuple(logits[0].shape)}: expected the same shape"
+                f"{name}[{position}] has shape {tuple(tensor.shape)} and {name}[0] {tuple(logits[0].shape)}; "
+                "expected the same shape"
             )
     return torch.stack(tuple(logits))
 
@@ -226,19 +224,18 @@ def _stack(logits: Sequence[Tensor]) -> Tensor:
 def _normalised(weights: Sequence[float] | None, count: int) -> Tensor:
     """Weights that sum to one, (K,), in float64."""
     if count == 0:
-        raise ValueError("expected at least one teacher, got none")
+        raise ValueError("teachers is empty; expected at least one")
     values = torch.tensor([1.0] * count if weights is None else list(weights), dtype=torch.float64)
     if values.shape != (count,):
-        raise ValueError(f"weights: expected {count} numbers, one for each teacher, got {values.numel()}")
+        raise ValueError(f"weights are {values.tolist()}; expected {count} numbers, one for each teacher")
     if not bool(values.isfinite().all()) or bool((values < 0).any()) or float(values.sum()) == 0.0:
-        raise ValueError(f"weights: expected finite numbers, none below 0 and not all 0, got {values.tolist()}")
+        raise ValueError(f"weights are {values.tolist()}; expected finite numbers, none below 0 and not all 0")
     return values / values.sum()
 
 
-def _positive(temperature: float) -> float:
-    if not math.isfinite(temperature) or temperature <= 0:
-        raise ValueError(f"temperature: expected a finite number above 0, got {temperature}")
-    return float(temperature)
+def _kind(data: object) -> str:
+    count = f" of {len(data.tensors)}" if isinstance(data, TensorDataset) else ""
+    return f"a {type(data).__name__}{count}"
 
 
 def _log_average_probabilities(stacked: Tensor, weights: Tensor, temperature: float) -> Tensor:

@@ -80,7 +80,7 @@ def test_grids_are_pooled_only_when_asked():
 
 
 def test_fully_connected_features_have_no_map():
-    with pytest.raises(ValueError, match=r"expected \(N, C, H, W\), got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"features are \(2, 3\); expected \(N, C, H, W\)"):
         attention_map(torch.zeros(2, 3))
 
 

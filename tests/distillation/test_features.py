@@ -103,17 +103,17 @@ def test_unknown_name_lists_what_there_is():
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match="model: expected a module, got list"):
+    with pytest.raises(TypeError, match="model is a list; expected a torch.nn.Module"):
         find_layer([], "0")
     with pytest.raises(ValueError, match="no layer named ''"):
         find_layer(mlp([4, 3]), "")
-    with pytest.raises(TypeError, match="list of names, got the string 'blocks'"), capture(SmallConvNet(), "blocks"):
+    with pytest.raises(TypeError, match="the string 'blocks'; expected a list"), capture(SmallConvNet(), "blocks"):
         pass
 
 
 def test_a_layer_without_a_tensor():
     model = nn.Sequential(nn.Identity())
-    with pytest.raises(TypeError, match="layer '0' gives str"), capture(model, ["0"]):
+    with pytest.raises(TypeError, match="layer '0' gives a str; expected a tensor"), capture(model, ["0"]):
         model("text")
     assert hooks(model) == 0
 
@@ -178,7 +178,9 @@ def test_outputs_leave_the_model_as_it_was(training):
 
 
 def test_outputs_bad_input():
-    with pytest.raises(ValueError, match="inputs: expected at least one row"):
+    with pytest.raises(ValueError, match="inputs is empty; expected at least one row"):
         layer_outputs(mlp([4, 3]), torch.zeros(0, 4), ["1"])
+    with pytest.raises(TypeError, match="inputs is a list; expected a tensor or a TensorDataset"):
+        layer_outputs(mlp([4, 3]), [[0.0] * 4], ["1"])
     with pytest.raises(ValueError, match="'unused' was not run"):
         layer_outputs(Skips(), torch.zeros(2, 4), ["unused"])

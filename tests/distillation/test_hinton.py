@@ -455,6 +455,11 @@ def test_the_student_that_sees_an_augmented_picture_learns_the_teacher_s_answer_
     assert not torch.equal(asked[0].sort(0).values, asked[1].sort(0).values)  # anew in each epoch
 
 
+def test_with_teacher_logits_takes_no_loader():
+    with pytest.raises(TypeError, match="data is a DataLoader; expected a TensorDataset"):
+        with_teacher_logits(nn.Identity(), DataLoader(transfer_set()))
+
+
 def test_with_teacher_logits_adds_a_column_in_order():
     teacher, data = Counted(), transfer_set(5)
     more = with_teacher_logits(teacher, data)

@@ -130,10 +130,10 @@ def test_sequences_keep_their_shape():
     ("logits", "weights", "temperature", "error", "message"),
     [
         ([], None, 1.0, ValueError, "at least one teacher"),
-        (torch.zeros(2, 3), None, 1.0, TypeError, "list with one tensor for each teacher, got Tensor"),
+        (torch.zeros(2, 3), None, 1.0, TypeError, "logits is a Tensor; expected a list with one tensor"),
         ([torch.zeros(2, 3), torch.zeros(2, 4)], None, 1.0, ValueError, r"logits\[1\] has shape \(2, 4\)"),
-        ([torch.zeros(2, 3, dtype=torch.int64)], None, 1.0, TypeError, "got torch.int64"),
-        ([FIRST, SECOND], [1.0], 1.0, ValueError, "expected 2 numbers, one for each teacher, got 1"),
+        ([torch.zeros(2, 3, dtype=torch.int64)], None, 1.0, TypeError, r"logits\[0\] is torch.int64; expected"),
+        ([FIRST, SECOND], [1.0], 1.0, ValueError, r"weights are \[1.0\]; expected 2 numbers"),
         ([FIRST, SECOND], [1.0, -1.0], 1.0, ValueError, "none below 0"),
         ([FIRST, SECOND], [0.0, 0.0], 1.0, ValueError, "not all 0"),
         ([FIRST, SECOND], [1.0, math.nan], 1.0, ValueError, "finite numbers"),
@@ -185,10 +185,10 @@ def test_ensemble_as_a_teacher_is_left_as_it_was(training):
 @pytest.mark.parametrize(
     ("teachers", "mean", "error", "message"),
     [
-        ([], "arithmetic", ValueError, "at least one teacher"),
-        (nn.Sequential(nn.Linear(2, 2)), "arithmetic", TypeError, "list of modules, got Sequential"),
+        ([], "arithmetic", ValueError, "teachers is empty; expected at least one"),
+        (nn.Sequential(nn.Linear(2, 2)), "arithmetic", TypeError, "teachers is a Sequential; expected a list"),
         ([torch.zeros(2)], "arithmetic", TypeError, "list of modules"),
-        ([nn.Identity()], "harmonic", ValueError, "'arithmetic', 'geometric', got 'harmonic'"),
+        ([nn.Identity()], "harmonic", ValueError, "mean is 'harmonic'; expected one of 'arithmetic', 'geometric'"),
     ],
 )
 def test_ensemble_bad_input(teachers, mean, error, message):
@@ -275,7 +275,7 @@ def test_pairs_bad_input():
     fewer = TensorDataset(*(tensor[:30] for tensor in teacher_data.tensors))
     with pytest.raises(ValueError, match="30 rows and student_data has 40"):
         pair_teacher_logits(mlp([16, 8, 3]), fewer, student_data)
-    with pytest.raises(TypeError, match="teacher_data: expected a tensor or a TensorDataset, got list"):
+    with pytest.raises(TypeError, match="teacher_data is a list; expected a tensor or a TensorDataset"):
         pair_teacher_logits(mlp([16, 8, 3]), [1, 2], student_data)
-    with pytest.raises(TypeError, match="student_data"):
+    with pytest.raises(TypeError, match="student_data is a TensorDataset of 1; expected a TensorDataset of inputs"):
         pair_teacher_logits(mlp([16, 8, 3]), teacher_data, TensorDataset(torch.zeros(40, 4)))
