@@ -194,7 +194,7 @@ def _unshare() -> list[str]:
         raise SandboxError(
             f"student code is only run isolated, and this machine ({sys.platform}) cannot: it needs Linux and "
             "util-linux's unshare. Grade on Linux, in WSL2 or in a container. To run code that you trust without "
-            "isolation, set SandboxGrade.isolated = False in nbgrader_config.py"
+            "isolation, set c.GradeInSandbox.isolated = False in nbgrader_config.py"
         )
     command = [program, "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
     return command if os.geteuid() == 0 else [*command, "--user", "--map-root-user"]
