@@ -17,6 +17,7 @@ NAMES = ["kd_step", "fit_loop", "lessons", "widget", "import_time"]
 
 
 def main() -> int:
+    """Do what the command line says; 1 if a lesson is over its budget."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time the course beside others.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"any of {', '.join(NAMES)}; all if none is given")
     parser.add_argument("--quick", action="store_true", help="few rounds; prints the tables and writes nothing")

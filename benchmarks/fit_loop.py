@@ -30,9 +30,11 @@ class Case:
     config: FitConfig
 
     def model(self) -> nn.Module:
+        """The network, always with the same initial weights."""
         return mlp(list(self.sizes))
 
     def data(self) -> TensorDataset:
+        """Random inputs (N, ``sizes[0]``) and labels (N,), always the same."""
         generator = torch.Generator().manual_seed(0)
         inputs = torch.randn(self.examples, self.sizes[0], generator=generator)
         return TensorDataset(inputs, torch.randint(self.sizes[-1], (self.examples,), generator=generator))

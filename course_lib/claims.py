@@ -116,7 +116,11 @@ def load_ledger(path: Path = LEDGER) -> list[Claim]:
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and the ends of its 95% interval: mean ± t · s / √n."""
+    """Mean and the ends of its 95% interval: mean ± t · s / √n.
+
+    Raises:
+        ValueError: fewer than two differences, or one that is not finite.
+    """
     values = [float(value) for value in differences]
     if len(values) < 2 or not all(map(math.isfinite, values)):
         raise ValueError(f"differences are {values}; expected two or more finite numbers, one a seed")

@@ -16,7 +16,7 @@ import nbformat
 from nbgrader.apps import NbGraderAPI
 from traitlets.config import Config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def generate(target: Path, source: Path = ROOT / "solutions") -> list[Path]:

@@ -10,7 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "environment.yml"
 
 
@@ -38,6 +38,7 @@ def environment(project: dict) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Write or check the file; the answer is the exit status."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     text = environment(project)
     if "--check" in arguments:

@@ -170,6 +170,7 @@ def _texts(cell: NotebookNode) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
+    """Print what is wrong and the measures; 1 if anything is wrong."""
     found = 0
     for path in lessons(arguments):
         notebook = read(path)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 COMMAND = (
     "pip compile --quiet --no-config --upgrade --universal --fork-strategy fewest --python-version 3.11 --all-extras "
     "--no-emit-index-url --output-file requirements.lock pyproject.toml"
@@ -18,6 +18,7 @@ COMMAND = (
 
 
 def main() -> None:
+    """Run uv, if it is there."""
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if uv is None:
         sys.exit("make lock needs uv: python -m pip install uv")

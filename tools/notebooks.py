@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 LESSONS = ROOT / "notebooks"
 FLOORS = ROOT / "tests" / "lessons" / "compared.json"
 IGNORED = "nbval-ignore-output"
@@ -159,6 +159,7 @@ def run(path: Path, cwd: Path, *, store: bool) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    """Do what the command line says; the answer is the exit status."""
     parser = argparse.ArgumentParser(description="Run the lessons and store their outputs.")
     parser.add_argument("names", nargs="*", help="how the lessons' names begin; none means all")
     parser.add_argument("--check", action="store_true", help="run nothing; fail if a lesson is not in the stored form")

@@ -138,7 +138,11 @@ def without_classes(data: TensorDataset, classes: Iterable[int]) -> TensorDatase
 
 
 def fraction(data: TensorDataset, share: float, *, seed: int = 0) -> TensorDataset:
-    """A random ``share`` of the examples, each class in its proportion (at least one example a class)."""
+    """A random ``share`` of the examples, each class in its proportion (at least one example a class).
+
+    Raises:
+        ValueError: ``share`` is not above 0 and at most 1.
+    """
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; expected a number above 0 and at most 1")
     labels = data.tensors[1]
@@ -155,6 +159,9 @@ def jitter(images: Tensor, generator: torch.Generator, *, pixels: int = 2) -> Te
     """Move each picture (N, C, H, W) by up to ``pixels`` in both directions; the border fills with the darkest value.
 
     For ``training.fit(augment=jitter)``; Hinton et al. 2015, section 3, jitter by up to two pixels.
+
+    Raises:
+        ValueError: ``pixels`` is negative.
     """
     if pixels < 0:
         raise ValueError(f"pixels is {pixels}; expected 0 or more")

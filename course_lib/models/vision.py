@@ -20,6 +20,9 @@ def mlp(sizes: Sequence[int], *, dropout: float = 0.0, input_dropout: float = 0.
         input_dropout: the same for inputs.
 
     Shapes: ``(N, ...)`` with ``sizes[0]`` numbers an example -> ``(N, sizes[-1])``.
+
+    Raises:
+        ValueError: fewer than two sizes, or one below 1.
     """
     if len(sizes) < 2 or any(size < 1 for size in sizes):
         raise ValueError(f"sizes is {list(sizes)}; expected at least inputs and outputs, each 1 or more")
@@ -57,6 +60,9 @@ class SmallConvNet(nn.Module):
         in_channels: 1 for grey pictures, 3 for colour.
 
     Shapes: ``(N, in_channels, H, W)`` -> ``(N, num_classes)``, for any H and W of at least ``2 ** len(channels)``.
+
+    Raises:
+        ValueError: no channels, or a number below 1.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ def resnet_small(
     Shapes: ``(N, in_channels, H, W)`` -> ``(N, num_classes)``, for H and W of at least 8.
 
     Raises:
+        ValueError: ``blocks`` is not four numbers, each 1 or more.
         ImportError: there is no working torchvision.
     """
     if len(blocks) != 4 or min(blocks) < 1:
