@@ -98,6 +98,8 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._stop("closed")
+        self._connection.close()
+        self._errors.close()
 
     def request(self, seconds: float, **message: Any) -> dict[str, Any]:
         """Send one request to the worker and return its reply.
@@ -166,6 +168,8 @@ class Sandbox:
             self._errors.seek(0)
             shutil.rmtree(self._room, ignore_errors=True)
             detail = self._errors.read()[-1_500:].decode(errors="replace").strip()
+            self._errors.close()
+            self._connection.close()
             raise SandboxError(
                 "cannot start the isolated process for student code. It needs Linux 5.12 or newer with namespaces "
                 "(as root, or as a user who may create user namespaces). In a container, allow them; on Windows, use "
