@@ -109,10 +109,15 @@ def hinton_small_long() -> Experiment:
         "hinton_small_long",
         "Does the small net gain by four times as many epochs?",
         {"fit": asdict(LONG), "sizes": [784, 800, 800, 10], "temperature": 20, "alpha": ALPHA, "teacher": asdict(BIG)},
-        [{"seed": seed, "method": method} for seed, method in ((0, "distilled"), (0, "alone"), (1, "distilled"))],
+        [{"seed": seed, "method": method} for seed, method in ((0, "distilled"), (0, "alone"))],
         lambda case: _small_net(case, LONG),
         paper={"alone": 146, "distilled": 74},
-        notes=(ONE_TEACHER, "Run after the table above was known; no claim is judged by it.", PRECISION),
+        notes=(
+            ONE_TEACHER,
+            "Run after the table above was known, with one seed; no claim is judged by it. The distilled net still "
+            "gains, the other has learnt its cases by heart long before.",
+            PRECISION,
+        ),
     )
 
 
