@@ -106,8 +106,10 @@ class Student:
                     f"{self.limits.seconds_in_all:g} s; the rest was not run"
                 )
             self._restarts += 1
+            self.__exit__()
             limits = dataclasses.replace(self.limits, seconds_in_all=left)
             self.room = Sandbox(limits, preload=self.preload, isolated=self.isolated).__enter__()
+            self._borrowed = False  # this one is ours to close, whatever the first was
         self.room.request(self.limits.seconds_per_call, do="fresh")
         for title, source in self.program:
             if title not in self._fatal:

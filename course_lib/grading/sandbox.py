@@ -85,7 +85,7 @@ class Sandbox:
                 stderr=self._errors,
             )
         except BaseException:
-            shutil.rmtree(self._room, ignore_errors=True)
+            self._clear()
             raise
         finally:
             other.close()
@@ -98,8 +98,7 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._stop("closed")
-        self._connection.close()
-        self._errors.close()
+        self._clear()
 
     def request(self, seconds: float, **message: Any) -> dict[str, Any]:
         """Send one request to the worker and return its reply.
@@ -166,10 +165,8 @@ class Sandbox:
             self._process.kill()
             self._process.wait()
             self._errors.seek(0)
-            shutil.rmtree(self._room, ignore_errors=True)
             detail = self._errors.read()[-1_500:].decode(errors="replace").strip()
-            self._errors.close()
-            self._connection.close()
+            self._clear()
             raise SandboxError(
                 "cannot start the isolated process for student code. It needs Linux 5.12 or newer with namespaces "
                 "(as root, or as a user who may create user namespaces). In a container, allow them; on Windows, use "
@@ -189,6 +186,11 @@ class Sandbox:
         self._process.wait()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+        shutil.rmtree(self._room, ignore_errors=True)
+
+    def _clear(self) -> None:
+        self._connection.close()
+        self._errors.close()
         shutil.rmtree(self._room, ignore_errors=True)
 
 

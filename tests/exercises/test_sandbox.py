@@ -10,7 +10,7 @@ import pytest
 
 from course_lib.grading import sandbox
 from course_lib.grading.grader import Student, grade
-from course_lib.grading.sandbox import Limits, Sandbox, SandboxError
+from course_lib.grading.sandbox import Limits, Sandbox, SandboxError, StudentProcessEnded
 from course_lib.grading.sheet import Cell, Sheet
 from tests.exercises.conftest import ROOT
 
@@ -323,3 +323,15 @@ def test_a_machine_that_cannot_isolate_says_so(monkeypatch):
 def test_isolation_can_be_given_up_in_so_many_words():
     results, _ = graded("def double(x):\n    return 2 * x", isolated=False)
     assert [r.points for r in results.values()] == [2, 3]
+
+
+def test_every_sandbox_is_closed_also_the_ones_that_a_student_ended():
+    end = "import os\ndef double(x):\n    os._exit(1)"
+    rooms = []
+    with Student([("answer", end)], isolated=False, preload=()) as student:
+        for _ in range(2):
+            with pytest.raises(StudentProcessEnded):
+                student.ask(do="call", name="double", args=[1], kwargs={})
+            rooms.append(student.room)
+    assert rooms[0] is not rooms[1]
+    assert [(room._connection.fileno(), room._errors.closed) for room in rooms] == [(-1, True)] * 2
