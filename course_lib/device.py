@@ -1,9 +1,9 @@
 """Where the course computes, in which number format, and from which seed.
 
-Two environment variables steer every lesson:
+Two environment variables steer what runs:
 
 - ``COURSE_DEVICE``: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; without it the fastest device that is there.
-- ``COURSE_SCALE``: ``quick`` (a laptop, the default) or ``full`` (the sizes of the papers).
+- ``COURSE_SCALE``: ``quick`` (a laptop, the default) or ``full`` (the papers' tables with longer training).
 """
 
 import os

@@ -4,6 +4,9 @@ python -m reproduce                      everything (hours; an interrupted run g
 python -m reproduce hinton_small         some experiments; --seeds 3: the first seeds only
 python -m reproduce page                 judge and write the page and the figure only
 python -m reproduce record F1.1x 3 4 2   write a lesson's differences, one a seed, into the ledger
+
+With COURSE_SCALE=full the experiments of Hinton's paper train two to four times as long, and are recorded apart, in
+reproduce/results/full/. No claim is judged by them.
 """
 
 import sys
@@ -13,12 +16,13 @@ import torch
 from reproduce import features_digits, features_mnist, hinton_mnist
 from reproduce.figure import draw
 from reproduce.ledger import judge_all, record_outcome
+from reproduce.mnist import FULL
 from reproduce.page import write_page
-from reproduce.record import Experiment, carry_out
+from reproduce.record import FULL_RESULTS, RESULTS, Experiment, carry_out
 
 EXPERIMENTS = {
     experiment().name: experiment
-    for module in (hinton_mnist, features_mnist, features_digits)
+    for module in ((hinton_mnist,) if FULL else (hinton_mnist, features_mnist, features_digits))
     for experiment in module.EXPERIMENTS
 }
 
@@ -47,7 +51,7 @@ def main(arguments: list[str]) -> None:
 def _carry_out(experiment: Experiment, seeds: int | None) -> None:
     if seeds is not None:
         experiment.cases[:] = [case for case in experiment.cases if case["seed"] < seeds]
-    carry_out(experiment)
+    carry_out(experiment, FULL_RESULTS if FULL else RESULTS)
 
 
 def _judge_and_write() -> None:

@@ -12,14 +12,23 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from course_lib.data.images import ImageData, jitter, load_images
+from course_lib.device import scale
 from course_lib.distillation.hinton import with_teacher_logits
 from course_lib.models.vision import hinton_big
 from course_lib.training import FitConfig, fit
 
-CACHE = Path(__file__).parent / "cache"
+# COURSE_SCALE=full trains longer, and keeps its weights and results apart (the folder "full")
+FULL = scale() == "full"
+CACHE = Path(__file__).parent / "cache" / ("full" if FULL else "")
 BIG_WEIGHTS = CACHE / "hinton_big.safetensors"
 BIG = FitConfig(
-    epochs=90, batch_size=500, learning_rate=1.5e-3, schedule="cosine", warmup=0.03, precision="bf16", seed=0
+    epochs=220 if FULL else 90,
+    batch_size=500,
+    learning_rate=1.5e-3,
+    schedule="cosine",
+    warmup=0.03,
+    precision="bf16",
+    seed=0,
 )
 LARGEST_NORM = 2.0
 

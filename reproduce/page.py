@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from course_lib.claims import Claim, load_ledger
-from reproduce.record import RESULTS, load_record, mean_and_spread
+from reproduce.record import FULL_RESULTS, RESULTS, load_record, mean_and_spread
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -52,6 +52,11 @@ experiment ran. The outcome follows from the 95% interval of the mean difference
 All numbers are from recorded runs: [`reproduce/results/`](../reproduce/results). `make reproduce` runs what is missing.
 The ledger of claims is [`reproduce/claims.json`](../reproduce/claims.json).
 """
+FULL_HEAD = """## At full scale
+
+The same experiments, trained longer: `COURSE_SCALE=full make reproduce`. They were run after the results above were
+known, and no claim is judged by them.
+"""
 
 
 def make_page(folder: Path = RESULTS) -> str:
@@ -65,7 +70,11 @@ def make_page(folder: Path = RESULTS) -> str:
         )
     parts.append("## Experiments\n")
     records = [load_record(name, folder) for name in RECORDS]
-    parts += [_section(record) for record in records if record is not None]
+    parts += [_section(record, "results") for record in records if record is not None]
+    full = [load_record(name, folder / FULL_RESULTS.name) for name in RECORDS]
+    if any(full):
+        parts.append(FULL_HEAD)
+        parts += [_section(record, "results/full") for record in full if record is not None]
     return "\n".join(parts)
 
 
@@ -109,15 +118,15 @@ def _source(claim: Claim) -> str:
     return claim.source + certainty
 
 
-def _section(record: dict) -> str:
-    """One experiment: its numbers, the paper's, what to know."""
+def _section(record: dict, folder: str) -> str:
+    """One experiment, recorded in ``reproduce/<folder>``: its numbers, the paper's, what to know."""
     lines = [f"### {record['question']}\n", _runs_table(record["runs"])]
     if record["paper"]:
         lines.append(f"The paper: {', '.join(f'{_words(key)} {value}' for key, value in record['paper'].items())}.\n")
     lines += [f"- {note}" for note in record["notes"]]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     minutes = f"{record['minutes']:.1f} minutes in all"
-    name = f"[`{record['name']}.json`](../reproduce/results/{record['name']}.json)"
+    name = f"[`{record['name']}.json`](../reproduce/{folder}/{record['name']}.json)"
     lines.append(f"- {name}: {record['hardware']}, {minutes}, {versions}, {record['date']}.")
     lines.append(f"- Setting: `{json.dumps(_brief(record['setting']), ensure_ascii=False)}`\n")
     return "\n".join(lines)

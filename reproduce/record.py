@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+FULL_RESULTS = RESULTS / "full"  # of COURSE_SCALE=full
 
 Case = dict[str, int | float | str]
 Numbers = dict[str, object]
