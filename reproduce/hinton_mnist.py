@@ -78,8 +78,8 @@ def hinton_big() -> Experiment:
         notes=(
             "All 60,000 training cases: the course's training and validation pictures joined.",
             f"Why more errors than the paper's: one net, not chosen among several, and {BIG.epochs} epochs, after "
-            "which it is not yet at its end (see its errors on the training cases). The paper gives neither its epochs nor "
-            "its learning rate.",
+            "which it is not yet at its end (see its errors on the training cases). The paper gives neither its "
+            "epochs nor its learning rate.",
             PRECISION,
         ),
     )
