@@ -3,8 +3,9 @@
 A method brings its loss, ``loss(model, batch) -> scalar``; ``fit`` does the rest: batches, device, mixed precision,
 progress bar, gradient clipping, learning-rate schedule, early stopping, history, checkpoints, several processes.
 
-Several processes: pass an ``Accelerator``, and start them with ``notebook_launcher(..., num_processes=2)`` in a notebook,
-or with ``accelerate launch --multi_gpu --num_processes 2 script.py`` (on a CPU too, with ``Accelerator(cpu=True)``).
+Several processes: pass an ``Accelerator``, and start them with ``notebook_launcher(..., num_processes=2)`` in a
+notebook, or with ``accelerate launch --multi_gpu --num_processes 2 script.py`` (on a CPU too, with
+``Accelerator(cpu=True)``).
 
 Every random choice of an epoch follows from the seed and the number of the epoch. A run that resumes from a
 checkpoint therefore needs no saved random state to arrive at the numbers of an unbroken run.
