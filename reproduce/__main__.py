@@ -10,6 +10,7 @@ reproduce/results/full/. No claim is judged by them.
 """
 
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -51,7 +52,10 @@ def main(arguments: list[str]) -> None:
 def _carry_out(experiment: Experiment, seeds: int | None) -> None:
     if seeds is not None:
         experiment.cases[:] = [case for case in experiment.cases if case["seed"] < seeds]
-    carry_out(experiment, FULL_RESULTS if FULL else RESULTS)
+    if FULL:  # the notes speak of the other runs
+        carry_out(replace(experiment, notes=()), FULL_RESULTS)
+    else:
+        carry_out(experiment, RESULTS)
 
 
 def _judge_and_write() -> None:

@@ -7,7 +7,6 @@ orderings are looked for on small networks that a CPU trains in a minute. Settin
 from dataclasses import asdict, replace
 from functools import cache
 
-import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -174,8 +173,7 @@ def _learn_hints(student: nn.Module, teacher: nn.Module, config: FitConfig, guid
 
 
 def _accuracy(model: nn.Module) -> float:
-    with torch.no_grad():
-        return round(100 * evaluate(model, mnist().test).accuracy, 2)
+    return round(100 * evaluate(model, mnist().test).accuracy, 2)
 
 
 EXPERIMENTS = (features_teachers, features_students, features_students_long, features_deep)

@@ -16,18 +16,17 @@ from torch.utils.data import TensorDataset
 from course_lib.data.images import fraction, only_classes, without_classes
 from course_lib.device import seeded
 from course_lib.distillation.hinton import soft_target_loss
-from course_lib.evaluation import evaluate, predict_logits
+from course_lib.evaluation import evaluate
 from course_lib.models.vision import hinton_small, mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
+from reproduce.bias import bias_numbers
 from reproduce.mnist import (
     BIG,
     FULL,
     LARGEST_NORM,
     all_training_cases,
-    best_shift,
     big_net,
     big_net_minutes,
-    errors_after,
     mnist,
     soft_targets,
     soft_targets_without_validation,
@@ -43,7 +42,6 @@ SHORT = replace(SMALL, epochs=15 * LONGER)
 WIDE = replace(SMALL, epochs=12 * LONGER)
 NARROW = FitConfig(epochs=15 * LONGER, batch_size=250, learning_rate=2e-3, schedule="cosine", precision="fp32")
 FEW = FitConfig(epochs=60, batch_size=100, learning_rate=1e-3, schedule="cosine", precision="fp32")
-BIAS_CURVE = [step / 2 for step in range(-4, 25)]
 
 PRECISION = "Trained with bfloat16 matrix products (mixed precision); errors are counted in float32."
 ONE_TEACHER = (
@@ -136,7 +134,7 @@ def hinton_without_3() -> Experiment:
         loss = soft_target_loss(temperature=20, alpha=ALPHA) if soft else hard_label_loss
         data = without_classes(soft_targets_without_validation(), [3])
         model = _trained(hinton_small(seed=case["seed"]), data, SHORT, case["seed"], loss)
-        return _bias_numbers(model, [3])
+        return bias_numbers(model, mnist(), [3])
 
     return Experiment(
         "hinton_without_3",
@@ -162,7 +160,7 @@ def hinton_only_7_8() -> Experiment:
         data = only_classes(soft_targets_without_validation(), [7, 8])
         loss = soft_target_loss(temperature=20, alpha=ALPHA)
         model = _trained(hinton_small(seed=case["seed"]), data, SMALL, case["seed"], loss)
-        return _bias_numbers(model, [7, 8])
+        return bias_numbers(model, mnist(), [7, 8])
 
     return Experiment(
         "hinton_only_7_8",
@@ -286,33 +284,6 @@ def _errors(model: nn.Module) -> Numbers:
         "test_errors": evaluate(model, mnist().test).errors,
         "train_errors": evaluate(model, all_training_cases()).errors,
     }
-
-
-def _bias_numbers(model: nn.Module, classes: list[int]) -> Numbers:
-    """Test errors, on all and on ``classes``, before and after the bias is moved, and the curve between."""
-    labels, validation_labels = mnist().test.tensors[1], mnist().validation.tensors[1]
-    logits, validation_logits = predict_logits(model, mnist().test), predict_logits(model, mnist().validation)
-    on_classes = torch.isin(labels, torch.tensor(classes))
-    shifts = {
-        "": 0.0,
-        "_shifted_on_validation": best_shift(validation_logits, validation_labels, classes),
-        "_shifted_on_test": best_shift(logits, labels, classes),
-    }
-    numbers: Numbers = {"count_of_classes": int(on_classes.sum())}
-    for name, shift in shifts.items():
-        wrong = errors_after(logits, labels, classes, shift)
-        numbers |= {
-            f"shift{name}": round(shift, 3),
-            f"errors{name}": int(wrong.sum()),
-            f"errors_on_classes{name}": int(wrong[on_classes].sum()),
-        }
-    sign = -1 if len(classes) > 1 else 1  # the 3 is raised, the 7 and the 8 are lowered
-    curve = [sign * shift for shift in BIAS_CURVE]
-    numbers["curve"] = {
-        "shift": curve,
-        "errors": [int(errors_after(logits, labels, classes, shift).sum()) for shift in curve],
-    }
-    return numbers
 
 
 EXPERIMENTS = (

@@ -1,4 +1,4 @@
-"""The data, the large net and the two small tools of Hinton et al. 2015, section 3, that the library does not have."""
+"""The data and the large net of Hinton et al. 2015, section 3, with its limit on the norms of the weights."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_model, save_model
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from course_lib.data.images import ImageData, jitter, load_images
@@ -98,42 +98,3 @@ def soft_targets_without_validation() -> TensorDataset:
     """The first 55,000 of them, for experiments that choose something on the validation pictures."""
     count = len(mnist().train)
     return TensorDataset(*(tensor[:count] for tensor in soft_targets().tensors))
-
-
-def best_shift(logits: Tensor, labels: Tensor, classes: list[int]) -> float:
-    """The number to add to the biases of ``classes`` that leaves the fewest errors; of several, the nearest to 0.
-
-    Exact: a case of one of the classes is right above some shift, any other case below some shift, so that the
-    errors change at these numbers only. One shift between each two of them is tried.
-
-    Shapes: logits ``(N, C)``, labels ``(N,)``.
-    """
-    above, below = _thresholds(logits.double(), labels, classes)
-    steps = torch.cat([above, below]).unique()  # sorted
-    if len(steps) == 0:
-        return 0.0
-    between = (steps[1:] + steps[:-1]) / 2
-    tried = torch.cat([steps[:1] - 1, between, steps[-1:] + 1, torch.zeros(1, dtype=steps.dtype)])
-    right = torch.searchsorted(above, tried) + len(below) - torch.searchsorted(below, tried, right=True)
-    best = tried[right == right.max()]
-    return best[best.abs().argmin()].item()
-
-
-def _thresholds(logits: Tensor, labels: Tensor, classes: list[int]) -> tuple[Tensor, Tensor]:
-    """Sorted: the shifts above which the cases of ``classes`` are right, and below which the other cases are."""
-    moved = torch.zeros(logits.shape[1], dtype=torch.bool)
-    moved[classes] = True
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    best_moved = logits[:, moved].max(1).values
-    best_other = logits[:, ~moved].max(1).values
-    inside = moved[labels]
-    above = (best_other - own)[inside & (own == best_moved)]
-    below = (own - best_moved)[~inside & (own == best_other)]
-    return above.sort().values, below.sort().values
-
-
-def errors_after(logits: Tensor, labels: Tensor, classes: list[int], shift: float) -> Tensor:
-    """Which cases are wrong, ``(N,)`` boolean, once ``shift`` is added to the logits of ``classes``."""
-    shifted = logits.clone()
-    shifted[:, classes] += shift
-    return shifted.argmax(1) != labels
