@@ -8,7 +8,6 @@ for a while and then removed, also when something fails in between, so the netwo
 before. Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.layer.3".
 """
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,27 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.device import check_model, evaluating, pick_device, placed
-
-SHOWN = 8  # names listed in an error
-
-
-def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The submodule of that name.
-
-    Raises:
-        TypeError: ``model`` is not a module.
-        ValueError: no such name; the message lists names near it.
-    """
-    check_model(model)
-    layers = dict(model.named_modules())
-    if name not in layers or name == "":
-        names = [known for known in layers if known]
-        near = difflib.get_close_matches(str(name), names, n=SHOWN, cutoff=0.5)
-        more = ", ..." if len(names) > SHOWN else ""
-        listed = f"near it: {', '.join(near)}" if near else f"it has: {', '.join(names[:SHOWN])}{more}"
-        raise ValueError(f"no layer named {name!r} in {type(model).__name__}; {listed}")
-    return layers[name]
+from course_lib.device import evaluating, pick_device, placed
+from course_lib.layers import find_layer
 
 
 @contextmanager

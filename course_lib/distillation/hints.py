@@ -32,8 +32,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from course_lib.device import seeded
-from course_lib.distillation.features import capture, check_beta, find_layer, forward_to, layer_outputs
+from course_lib.distillation.features import capture, check_beta, forward_to, layer_outputs
 from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
+from course_lib.layers import find_layer
 from course_lib.training import FitConfig, History, fit
 
 

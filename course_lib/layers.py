@@ -1,0 +1,134 @@
+"""Finding the layers that a method works on: by name, by pattern, or by type, in any ``nn.Module``.
+
+Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.layer.3". A pattern is one for a shell,
+"layer3.*.conv?", and is matched against the whole name. Whatever is asked for has to be there: a misspelt name that is
+silently ignored leaves a layer dense that its owner believes pruned.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedParameter
+
+from course_lib.device import check_model
+
+Targets = str | type[nn.Module] | Sequence[str | type[nn.Module]]
+# The layers that hold a network's weights. An attention layer of PyTorch keeps three of its matrices in itself.
+WEIGHTED = (nn.Linear, _ConvNd, nn.MultiheadAttention)
+SHOWN = 8  # names listed in an error
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The submodule of that name.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+        ValueError: no such name; the message lists names near it.
+    """
+    check_model(model)
+    layers = dict(model.named_modules())
+    if name not in layers or name == "":
+        names = [known for known in layers if known]
+        raise ValueError(f"no layer named {name!r} in {type(model).__name__}; {near_names(name, names)}")
+    return layers[name]
+
+
+def find_layers(
+    model: nn.Module, targets: Targets | None = None, *, kinds: tuple[type[nn.Module], ...] = WEIGHTED
+) -> dict[str, nn.Module]:
+    """The layers that ``targets`` mean, by name, in the order of the model.
+
+    Args:
+        targets: names, patterns or types, one or several; none: all layers of ``kinds``. A name or a type may mean a
+            layer of any kind, a pattern only one of ``kinds``.
+        kinds: the types that a method works on by itself.
+
+    Raises:
+        TypeError: ``model`` is not a module, or a target neither text nor a type of modules.
+        ValueError: the model has no layer of ``kinds``, or a target matches nothing; near names are listed.
+    """
+    check_model(model)
+    layers = dict(model.named_modules())
+    candidates = [name for name, layer in layers.items() if isinstance(layer, kinds)]
+    if targets is None:
+        if not candidates:
+            wanted = ", ".join(kind.__name__.strip("_") for kind in kinds)
+            raise ValueError(f"{type(model).__name__} has no layer of the types {wanted}: there is nothing to work on")
+        return {name: layers[name] for name in candidates}
+    found: set[str] = set()
+    for target in [targets] if isinstance(targets, (str, type)) else targets:
+        matches = _matches(layers, candidates, target)
+        if not matches:
+            shown = repr(target) if isinstance(target, str) else target.__name__
+            near = near_names(str(target), candidates)
+            raise ValueError(f"target {shown} matches no layer of {type(model).__name__}; {near}")
+        found.update(matches)
+    return {name: layer for name, layer in layers.items() if name in found}
+
+
+def prunable_weights(model: nn.Module, targets: Targets | None = None) -> dict[str, nn.Parameter]:
+    """The weights of the layers that ``targets`` mean, by parameter name ("0.weight"), in the order of the model.
+
+    A weight is a parameter of the layer itself with two or more dimensions: biases and the scales of normalisation
+    layers are few, and are left alone. A weight that several layers share is there once, under its first name.
+    Frozen weights are weights like others. Changes nothing.
+
+    Args:
+        targets: as for ``find_layers``.
+
+    Raises:
+        TypeError, ValueError: as ``find_layers``; a layer that is named but has no weights; a lazy layer that has not
+            seen an input yet.
+    """
+    found: dict[str, nn.Parameter] = {}
+    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, layer in find_layers(model, targets).items():
+        own = {f"{name}.{key}" if name else key: value for key, value in layer.named_parameters(recurse=False)}
+        if lazy := [key for key, value in own.items() if isinstance(value, UninitializedParameter)]:
+            raise ValueError(f"{lazy[0]} has no shape yet; call the model once with an input first")
+        weights = {key: value for key, value in own.items() if value.dim() >= 2 and "bias" not in key}
+        if not weights and not isinstance(layer, WEIGHTED):
+            raise ValueError(f"layer {name!r} is a {type(layer).__name__}: it has no weights of its own")
+        found |= {first_names[id(value)]: value for value in weights.values()}
+    return found
+
+
+def match_names(names: Iterable[str], pattern: str, *, argument: str) -> list[str]:
+    """The ``names`` that equal ``pattern`` or match it as a shell pattern; ``argument`` is what an error calls it.
+
+    Raises:
+        ValueError: none does; near names are listed.
+    """
+    names = list(names)
+    matches = [name for name in names if name == pattern] or [name for name in names if fnmatchcase(name, pattern)]
+    if not matches:
+        raise ValueError(f"{argument} {pattern!r} matches none of the names; {near_names(pattern, names)}")
+    return matches
+
+
+def near_names(name: str, names: Sequence[str]) -> str:
+    """The end of an error message: the ``names`` most like ``name``, or the first ones if none is."""
+    near = difflib.get_close_matches(str(name), names, n=SHOWN, cutoff=0.5)
+    inside = [known for known in names if known.startswith(f"{name}.")][:SHOWN]
+    if near or inside:
+        return f"near it: {', '.join(dict.fromkeys(near + inside))}"
+    more = ", ..." if len(names) > SHOWN else ""
+    return f"it has: {', '.join(names[:SHOWN])}{more}" if names else "it has none"
+
+
+def _matches(layers: Mapping[str, nn.Module], candidates: Sequence[str], target: object) -> list[str]:
+    if isinstance(target, type) and issubclass(target, nn.Module):
+        return [name for name, layer in layers.items() if isinstance(layer, target)]
+    if not isinstance(target, str):
+        raise TypeError(f"a target is {target!r}; expected the name of a layer, a pattern, or a type such as nn.Linear")
+    if target in layers and target in (*candidates, *_with_weights(layers)):
+        return [target]
+    return [name for name in candidates if fnmatchcase(name, target)]
+
+
+def _with_weights(layers: Mapping[str, nn.Module]) -> list[str]:
+    """The layers that hold parameters themselves: no containers, no activations."""
+    return [name for name, layer in layers.items() if next(layer.parameters(recurse=False), None) is not None]
