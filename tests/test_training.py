@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
-from course_lib.training_config import rate_factor
+from course_lib.training_config import make_optimizer, rate_factor
 
 
 def examples(count=50, features=6, classes=3, seed=0):
@@ -83,6 +83,67 @@ def test_the_same_as_a_loop_by_hand(config, optimizer, clip_norm):
     for start in (0, 7, 14):
         assert sorted(torch.cat(order[start : start + 7]).tolist()) == list(range(50))
     assert not torch.equal(order[0], order[7]) and not torch.equal(order[0], order[0].sort().values)
+
+
+class Reshaped(nn.Module):
+    """A linear layer whose weight lies in memory as ``layout`` says."""
+
+    def __init__(self, layout):
+        super().__init__()
+        values = torch.randn(3, 6, generator=torch.Generator().manual_seed(3))
+        if layout == "slice":  # every other number of a larger tensor
+            self.rest = torch.full((3, 12), 7.0)
+            weight = self.rest[:, ::2]
+            weight.copy_(values)
+        else:
+            weight = {"rows": values, "columns": values.t().contiguous().t(), "half": values.bfloat16()}[layout]
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, inputs):
+        return (inputs.to(self.weight.dtype) @ self.weight.t()).float()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize(("layout", "fused"), [("rows", True), ("columns", False), ("slice", False), ("half", False)])
+def test_fused_steps_only_where_they_are_right(layout, fused, optimizer):
+    config = FitConfig(epochs=2, batch_size=8, optimizer=optimizer, learning_rate=0.01, weight_decay=0.01)
+    model, other = Reshaped(layout), Reshaped("half" if layout == "half" else "rows")
+    assert bool(make_optimizer(model, config).defaults["fused"]) is fused
+    quiet(model, examples(), config)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
+    settings = {"momentum": 0.9} if optimizer == "sgd" else {}
+    by_hand = kind(other.parameters(), lr=0.01, weight_decay=0.01, foreach=False, **settings)
+    for epoch in range(2):
+        seed = hash((0, epoch)) % 2**63
+        for index in torch.randperm(50, generator=torch.Generator().manual_seed(seed)).split(8):
+            by_hand.zero_grad()
+            hard_label_loss(other, tuple(tensor[index] for tensor in examples().tensors)).backward()
+            by_hand.step()
+    torch.testing.assert_close(model.weight, other.weight, rtol=1e-5, atol=1e-6)
+    if layout == "slice":  # the numbers between are not the model's
+        assert (model.rest[:, 1::2] == 7).all()
+
+
+def test_sparse_gradients_of_an_embedding_are_taken_too():
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten())
+    before = weights(model)["0.weight"]
+    data = TensorDataset(torch.tensor([[0], [1], [2], [1]]), torch.tensor([0, 1, 2, 1]))
+    quiet(model, data, FitConfig(epochs=1, optimizer="sgd"))
+    moved = (model[0].weight != before).any(dim=1)
+    assert moved.tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_weight_at_zero_without_a_gradient_stays_at_exactly_zero(optimizer):
+    model = mlp([6, 8, 3])
+    with torch.no_grad():
+        model[1].weight[2:5] = 0.0
+    model[1].weight.register_hook(lambda gradient: gradient.index_fill(0, torch.arange(2, 5), 0.0))
+    config = FitConfig(epochs=2, batch_size=8, optimizer=optimizer, weight_decay=0.1, learning_rate=0.01)
+    before = weights(model)["1.weight"]
+    quiet(model, examples(), config)
+    assert (model[1].weight[2:5] == 0).all()
+    assert (model[1].weight != before)[[0, 1, 5, 6, 7]].all()
 
 
 def test_a_data_loader_is_taken_as_it_is():
