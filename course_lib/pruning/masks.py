@@ -7,10 +7,7 @@ with the higher ones. Three ways to cut (Frankle and Carbin 2019, section 2; Mis
     masks = local_masks(magnitude(model), 0.9)      # the smallest 90% of each layer
     masks = n_m_masks(magnitude(model), 2, 4)       # 2 of every 4 neighbours stay
 
-    apply_masks(model, masks)                       # zero now; training would bring the weights back
-    hold_masks(model, masks)                        # zero, and kept at zero by everything that trains the model
-    release_masks(model)                            # free again; restore=True gives back what was pruned
-
+What a mask does to a model is in ``held.py``.
 ``Scores`` and ``Masks`` are dicts from parameter name to a tensor of the parameter's shape; in a mask, true is kept.
 """
 
@@ -93,7 +90,8 @@ def n_m_masks(scores: Scores, n: int = 2, m: int = 4) -> Masks:
     masks = {}
     for name, score in scores.items():
         if score.dim() < 2 or score.shape[1] % m:
-            raise ValueError(f"{name} has shape {tuple(score.shape)}; expected (outputs, inputs, ...) and inputs % {m} == 0")
+            shape = tuple(score.shape)
+            raise ValueError(f"{name} has shape {shape}; expected (outputs, inputs, ...), inputs a multiple of {m}")
         groups = score.transpose(1, -1).unflatten(-1, (-1, m))  # (outputs, ..., inputs / m, m)
         order = groups.argsort(dim=-1, descending=True, stable=True)
         kept = torch.zeros_like(groups, dtype=torch.bool).scatter(-1, order[..., :n], True)
@@ -130,8 +128,10 @@ def _pushed_down(scores: Scores, within: Mapping[str, Tensor] | None) -> dict[st
     if within is None:
         return dict(scores)
     check_masks(within, {name: score.shape for name, score in scores.items()}, "scores")
-    lowest = -torch.inf
-    return {name: score.float().masked_fill(~within[name], lowest) for name, score in scores.items()}
+    if missing := [name for name in scores if name not in within]:
+        raise ValueError(f"within has no mask for {missing[0]}; expected one for each of the scores")
+    numbers = {name: score if score.is_floating_point() else score.double() for name, score in scores.items()}
+    return {name: score.masked_fill(~within[name], -torch.inf) for name, score in numbers.items()}
 
 
 def _pruned_count(sparsity: float, count: int, within, pieces: Mapping[str, Tensor]) -> int:
@@ -164,8 +164,8 @@ def _check_scores(scores: Scores) -> None:
     if not sum(score.numel() for score in scores.values()):
         raise ValueError("scores are empty; expected a score for at least one weight")
     for name, score in scores.items():
-        if score.isnan().any():
-            raise ValueError(f"the scores of {name} hold nan; expected numbers that can be put in order")
+        if score.isnan().any() or score.isneginf().any():
+            raise ValueError(f"the scores of {name} hold nan or -inf; expected numbers that can be put in order")
 
 
 def check_masks(masks: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], of: str) -> None:

@@ -1,0 +1,178 @@
+"""Masks on a model: put on, held through training, taken off.
+
+    apply_masks(model, masks)               # zero now; nothing keeps the weights there
+    hold_masks(model, masks)                # zero, and kept at zero while the model is trained and saved
+    release_masks(model)                    # free again, from zero
+    release_masks(model, restore=True)      # free again, with the values that were pruned
+
+A pruned weight does not stay at zero by itself: its gradient is not zero, and where it is, momentum from the steps
+before the pruning moves it. While a mask is held
+
+- the gradient of a pruned weight is zero, so that an optimizer made afterwards never moves it;
+- a pruned weight is set to zero before each call of the model and in each state dict, so that one that an older
+  optimizer has moved is zero again before anything is computed or saved. Pass that optimizer to ``hold_masks`` to have
+  this done right after its steps as well.
+
+Parameters and keys of the state dict keep their names: what is saved loads into the unpruned model, and the other way
+round. A model with held masks can be copied, pickled and moved to another device. The masks themselves are no part of
+the state dict: save ``held_masks(model)`` beside it to go on with them.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from course_lib.device import check_model
+from course_lib.pruning.masks import Masks, check_masks
+
+Model = TypeVar("Model", bound=nn.Module)
+_HOLDER = "_held_masks"  # where a model keeps them
+
+
+def apply_masks(model: Model, masks: Mapping[str, Tensor]) -> Model:
+    """Set the pruned weights of ``model`` to zero, in place, and return it. Nothing keeps them at zero.
+
+    Raises:
+        TypeError, ValueError: masks that are not those of parameters of the model; it is then as it was.
+    """
+    parameters = _parameters(model, masks)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
+    return model
+
+
+def hold_masks(model: Model, masks: Mapping[str, Tensor], *, optimizer: Optimizer | None = None) -> Model:
+    """Set the pruned weights of ``model`` to zero, in place, and keep them there; returns the model.
+
+    Masks that are held already are replaced; what they pruned and these do not starts from zero.
+
+    Args:
+        masks: by parameter name, true where kept.
+        optimizer: one that has been training the model: its steps are followed by zeroing, and what it
+            remembers of the pruned weights (momentum) is forgotten.
+
+    Raises:
+        TypeError, ValueError: masks that are not those of parameters of the model; it is then as it was.
+    """
+    parameters = _parameters(model, masks)
+    release_masks(model)
+    holder = _Holder({name: mask.clone() for name, mask in masks.items()}, parameters)
+    object.__setattr__(model, _HOLDER, holder)  # not as a submodule
+    holder.attach(model, optimizer)
+    holder.zero(model)
+    return model
+
+
+def release_masks(model: Model, *, restore: bool = False) -> Model:
+    """Take the masks off ``model``, in place, and return it; without masks nothing happens.
+
+    Args:
+        restore: give the pruned weights back the values that they had when the masks were put on; the kept weights
+            stay as they are now. Without it they stay at zero, free to be trained.
+    """
+    check_model(model)
+    holder: _Holder | None = getattr(model, _HOLDER, None)
+    if holder is None:
+        return model
+    holder.zero(model)
+    holder.detach()
+    if restore:
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, values in holder.pruned.items():
+                parameters[name][~holder.masks[name].to(parameters[name].device)] = values.to(parameters[name])
+    object.__delattr__(model, _HOLDER)
+    return model
+
+
+def held_masks(model: nn.Module) -> Masks:
+    """A copy of the masks that ``model`` holds, by parameter name; empty if it holds none."""
+    check_model(model)
+    holder: _Holder | None = getattr(model, _HOLDER, None)
+    return {name: mask.clone() for name, mask in holder.masks.items()} if holder else {}
+
+
+class _Holder:
+    """The masks on one model, the values they prune, and the hooks that hold them.
+
+    Copying or pickling the model copies this with it, hooks of modules included. PyTorch does not copy the hooks of
+    parameters; they are put on again when they are missing, before the next call of the model.
+    """
+
+    def __init__(self, masks: Masks, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.masks = masks
+        self.pruned = {
+            name: parameters[name].detach()[~mask.to(parameters[name].device)] for name, mask in masks.items()
+        }
+        self.handles: list = []
+        self.hooked: dict[str, tuple[nn.Parameter, object]] = {}
+
+    def attach(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Hook into everything that reads the weights."""
+        self.handles = [
+            model.register_forward_pre_hook(_before_forward),
+            model.register_state_dict_pre_hook(_before_state_dict),
+            model.register_load_state_dict_post_hook(_after_load),
+        ]
+        if optimizer is not None:
+            parameters = dict(model.named_parameters())
+            for name, mask in self.masks.items():
+                for moment in optimizer.state.get(parameters[name], {}).values():
+                    if isinstance(moment, Tensor) and moment.shape == mask.shape:
+                        moment.masked_fill_(~mask.to(moment.device), 0)
+            self.handles.append(optimizer.register_step_post_hook(lambda *_: self.zero(model)))
+
+    def zero(self, model: nn.Module) -> None:
+        """Zero the pruned weights of ``model`` and see to it that their gradients will be."""
+        parameters = dict(model.named_parameters())
+        for name, mask in self.masks.items():
+            parameter = parameters.get(name)
+            if parameter is None or parameter.shape != mask.shape:
+                raise ValueError(f"{name} has changed since its mask was put on; call release_masks(model) before that")
+            if mask.device != parameter.device:
+                mask = self.masks[name] = mask.to(parameter.device)
+            # .data: a kept weight does not change, so a backward pass that is still to come stays right
+            parameter.data.masked_fill_(~mask, 0)  # not a product: 0 · nan is nan
+            if self.hooked.get(name, (None,))[0] is not parameter and parameter.requires_grad:
+                self.hooked[name] = parameter, parameter.register_hook(_Masking(mask))
+
+    def detach(self) -> None:
+        for handle in (*self.handles, *(handle for _, handle in self.hooked.values())):
+            handle.remove()
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"hooked": {}, "handles": self.handles[:3]}  # an optimizer stays with its own model
+
+
+class _Masking:
+    """A gradient, zero where the mask is false."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        return gradient.masked_fill(~self.mask.to(gradient.device), 0)
+
+
+# Hooks are functions of the model that they are called with, not of the one they were made for: a copy has its own.
+def _before_forward(model: nn.Module, inputs: tuple) -> None:
+    getattr(model, _HOLDER).zero(model)
+
+
+def _before_state_dict(model: nn.Module, prefix: str, keep_vars: bool) -> None:
+    getattr(model, _HOLDER).zero(model)
+
+
+def _after_load(model: nn.Module, incompatible: object) -> None:
+    getattr(model, _HOLDER).zero(model)
+
+
+def _parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+    check_model(model)
+    parameters = dict(model.named_parameters())
+    check_masks(masks, {name: value.shape for name, value in parameters.items()}, "parameters of the model")
+    return parameters
