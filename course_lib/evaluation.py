@@ -70,6 +70,21 @@ def predict_logits(
         return torch.cat([logits.cpu() for logits, _ in predictions])
 
 
+def batches(data: TensorDataset | DataLoader, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    """The batches of ``data`` in order, on ``device``; a ``DataLoader`` brings its own size.
+
+    Raises:
+        TypeError, ValueError: as ``check_data``, or ``batch_size`` is below 1.
+    """
+    check_data("data", data)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
+    in_order = data
+    if isinstance(data, TensorDataset):
+        in_order = zip(*(tensor.split(batch_size) for tensor in data.tensors), strict=True)
+    return (tuple(tensor.to(device) for tensor in batch) for batch in in_order)
+
+
 def check_data(name: str, data: TensorDataset | DataLoader) -> None:
     """Raise a ``TypeError`` or ``ValueError`` that names the argument unless ``data`` can be iterated over."""
     if not isinstance(data, (TensorDataset, DataLoader)):
@@ -108,14 +123,8 @@ def _predictions(
 ) -> Iterator[tuple[Tensor, Batch]]:
     """The logits of each batch and the batch, in order, on the device that computes."""
     check_model(model)
-    check_data("data", data)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
     device = pick_device(device)
-    in_order = data
-    if isinstance(data, TensorDataset):
-        in_order = zip(*(tensor.split(batch_size) for tensor in data.tensors), strict=True)
+    in_order = batches(data, batch_size, device)
     with placed(model, device), evaluating(model), torch.no_grad():
         for batch in in_order:
-            batch = tuple(tensor.to(device) for tensor in batch)
             yield model(batch[0]), batch
