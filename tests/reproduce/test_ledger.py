@@ -12,7 +12,7 @@ from reproduce.page import PAGE, ROOT, make_page
 
 CLAIMS = load_ledger()
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-ID = r"F\d+\.\d+[a-z]?(?:-[a-z-]+)?"
+ID = r"F\d+[a-d]?\.\d+[a-z]?(?:-[a-z-]+)?"
 NAMED = re.compile(rf"""["']({ID})["']""")
 
 
