@@ -111,10 +111,10 @@ class _OtherSettings(ValueError):
 
 
 def _check_settings(checkpoint: Path, saved: dict, wanted: dict) -> None:
-    for name, value in wanted.items():
-        if saved.get(name) != value:
+    for name in {**saved, **wanted}:
+        if saved.get(name) != wanted.get(name):
             raise _OtherSettings(
-                f"the checkpoint {checkpoint} was made with {name}={saved.get(name)!r}, not {value!r}; "
+                f"the checkpoint {checkpoint} was made with {name}={saved.get(name)!r}, not {wanted.get(name)!r}; "
                 "use the same settings and data to go on, or another checkpoint_dir to start afresh"
             )
 

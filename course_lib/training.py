@@ -59,6 +59,7 @@ def fit(
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
     checkpoint_dir: str | Path | None = None,
+    first_step: int = 0,
     device: str | torch.device | None = None,
     accelerator: "Accelerator | None" = None,
     progress: bool = True,
@@ -77,27 +78,30 @@ def fit(
         after_step: called with the model after each optimizer step (to apply a mask again, to limit weights).
         checkpoint_dir: a checkpoint is written here after each epoch; if there is one, training goes on from it.
             The settings and the size of the data have to be those it was made with.
+        first_step: leave out so many steps; the order of the examples and the learning rate go on as if they had been
+            done (rewinding to a step needs this). The history begins with the epoch of this step.
         device: where to compute, ``pick_device`` if none.
         accelerator: for several processes. Each takes its share of every batch, and the gradient is that of the
             whole batch. Dropout differs from that of one process, and batch norm uses the statistics of each share.
 
     Raises:
-        ValueError: the data are empty, patience without validation, or a checkpoint that does not fit.
+        ValueError: the data are empty, patience without validation, a first step that is not one of the run, or a
+            checkpoint that does not fit.
         TypeError: an argument is of another type than it should be.
         FloatingPointError: the loss or the weights are no longer finite.
     """
     config = FitConfig() if config is None else config
-    _check_arguments(model, train, config, validation, checkpoint_dir)
+    _check_arguments(model, train, config, validation, checkpoint_dir, first_step)
     if loss is hard_label_loss and isinstance(train, TensorDataset):
         _check_all_labels(model, train)
     with _undone_on_failure(model), seeded(config.seed):
         run = _Run(model, config, loss, augment, after_step, device, accelerator)
-        history = _epochs(run, train, validation, checkpoint_dir, progress)
+        history = _epochs(run, train, validation, checkpoint_dir, first_step, progress)
         run.optimizer.zero_grad(set_to_none=True)  # nobody needs the last gradient
     return history
 
 
-def _check_arguments(model, train, config, validation, checkpoint_dir) -> None:
+def _check_arguments(model, train, config, validation, checkpoint_dir, first_step) -> None:
     """Find what is wrong before anything is changed."""
     check_model(model)
     if not isinstance(config, FitConfig):
@@ -107,8 +111,16 @@ def _check_arguments(model, train, config, validation, checkpoint_dir) -> None:
         check_data("validation", validation)
     elif config.patience is not None:
         raise ValueError(f"patience is {config.patience} but there are no validation data to lose patience with")
+    last = config.epochs * steps_per_epoch(train, config) - 1
+    if isinstance(first_step, bool) or not isinstance(first_step, int) or not 0 <= first_step <= last:
+        raise ValueError(f"first_step is {first_step!r}; expected a step of this run, from 0 to {last}")
     if checkpoint_dir is not None:
         check_folder(checkpoint_dir)
+
+
+def steps_per_epoch(train: TensorDataset | DataLoader, config: FitConfig) -> int:
+    """How many steps ``fit`` makes of one pass over ``train``; the last batch may be smaller."""
+    return math.ceil(len(train) / config.batch_size) if isinstance(train, TensorDataset) else len(train)
 
 
 def _check_all_labels(model: nn.Module, train: TensorDataset) -> None:
@@ -178,21 +190,22 @@ class _Run:
         return value.detach()
 
 
-def _epochs(run: _Run, train, validation, checkpoint_dir, progress: bool) -> History:
+def _epochs(run: _Run, train, validation, checkpoint_dir, first_step: int, progress: bool) -> History:
     """All epochs, from the last checkpoint on."""
     config, history, best = run.config, History(), None
-    steps = math.ceil(len(train) / config.batch_size) if isinstance(train, TensorDataset) else len(train)
-    made_with = {**asdict(config), "steps_per_epoch": steps}
+    steps = steps_per_epoch(train, config)
+    made_with = {**asdict(config), "steps_per_epoch": steps, **({"first_step": first_step} if first_step else {})}
     if checkpoint_dir is not None and (saved := load_checkpoint(checkpoint_dir, run.model, run.optimizer, made_with)):
         history, best = History(**saved[0]), saved[1]
-    done, hidden = len(history.train_loss), not progress or run.processes.rank > 0
+    done = first_step // steps + len(history.train_loss)
+    hidden = not progress or run.processes.rank > 0
     total = config.epochs * steps
     silent = {"disable": True} if hidden else {}  # not False: TQDM_DISABLE in the environment is to have its say
-    with tqdm(total=total, initial=done * steps, unit="step", delay=2, leave=False, **silent) as bar:
+    with tqdm(total=total, initial=max(first_step, done * steps), unit="step", delay=2, leave=False, **silent) as bar:
         for epoch in range(done, config.epochs):
             if _out_of_patience(history, config):
                 break
-            _train_epoch(run, train, epoch, steps, history, bar)
+            _train_epoch(run, train, epoch, steps, max(0, first_step - epoch * steps), history, bar)
             newest_is_best = validation is not None and _validate(run, validation, history)
             if config.patience is not None and newest_is_best:
                 best = weights_of(run.model)
@@ -206,8 +219,8 @@ def _epochs(run: _Run, train, validation, checkpoint_dir, progress: bool) -> His
     return history
 
 
-def _train_epoch(run: _Run, train, epoch: int, steps: int, history: History, bar: tqdm) -> None:
-    """One pass over the data, written into ``history``."""
+def _train_epoch(run: _Run, train, epoch: int, steps: int, left_out: int, history: History, bar: tqdm) -> None:
+    """One pass over the data but for the first batches that are ``left_out``, written into ``history``."""
     config, start = run.config, time.perf_counter()
     # Nothing random outlives the epoch. The same seed on all processes: a DataLoader then shuffles alike on each.
     seed = hash((config.seed, epoch)) % 2**63  # Python does not randomise the hash of integers
@@ -218,11 +231,13 @@ def _train_epoch(run: _Run, train, epoch: int, steps: int, history: History, bar
     for index, (batch, weight) in enumerate(_batches(train, generator, run)):
         if index == 0 and run.processes.rank > 0:
             seed_generators(seed + run.processes.rank)  # the order is drawn; dropout is to differ
+        if index < left_out:
+            continue
         rate = config.learning_rate * rate_factor(config, epoch * steps + index, config.epochs * steps)
         total += run.step(batch, weight, rate)
         bar.update()
     run.processes.average_buffers(run.model)
-    mean = run.processes.mean(total).item() / steps
+    mean = run.processes.mean(total).item() / (steps - left_out)
     if not math.isfinite(mean) or not all(parameter.isfinite().all() for parameter in run.parameters):
         what = "weights are no longer finite" if math.isfinite(mean) else f"loss is {mean}"
         raise FloatingPointError(

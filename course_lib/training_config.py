@@ -20,7 +20,8 @@ class FitConfig:
         optimizer: ``adam``, ``adamw`` or ``sgd``.
         momentum: for ``sgd``.
         weight_decay: as the optimizer defines it.
-        schedule: ``constant``, or ``cosine`` or ``linear`` down to zero.
+        schedule: ``constant``, ``cosine`` or ``linear`` down to zero, or ``step``: a tenth after half of the steps, a
+            hundredth after three quarters.
         warmup: share of the steps in which the learning rate rises from zero.
         clip_norm: the largest norm that the gradient may have; none: not clipped.
         patience: stop after so many epochs without a lower validation loss, and take back the best weights.
@@ -34,7 +35,7 @@ class FitConfig:
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
     warmup: float = 0.0
     clip_norm: float | None = None
     patience: int | None = None
@@ -52,7 +53,7 @@ class FitConfig:
                 raise ValueError(f"{name} is {value}; expected a number above 0")
         for name, known in (
             ("optimizer", ("adam", "adamw", "sgd")),
-            ("schedule", ("constant", "cosine", "linear")),
+            ("schedule", ("constant", "cosine", "linear", "step")),
             ("precision", ("auto", "fp32", "bf16")),
         ):
             if getattr(self, name) not in known:
@@ -122,11 +123,13 @@ def _fused_fits(model: nn.Module, parameters: list[nn.Parameter]) -> bool:
 
 
 def rate_factor(config: FitConfig, step: int, steps: int) -> float:
-    """What the learning rate is multiplied by at ``step`` of ``steps``: a rise, then constant, cosine or linear."""
+    """What the learning rate is multiplied by at ``step`` of ``steps``: a rise, then as the schedule says."""
     rise = round(config.warmup * steps)
     if step < rise:
         return (step + 1) / rise
     if config.schedule == "constant":
         return 1.0
     gone = (step - rise) / (steps - rise)
+    if config.schedule == "step":
+        return 1.0 if gone < 0.5 else 0.1 if gone < 0.75 else 0.01
     return 1 - gone if config.schedule == "linear" else (1 + math.cos(math.pi * gone)) / 2

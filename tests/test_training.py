@@ -184,9 +184,14 @@ def test_linear_and_constant_by_hand():
     assert [rate_factor(constant, step, 4) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
 
 
+def test_the_rate_falls_to_a_tenth_at_half_and_to_a_hundredth_at_three_quarters():
+    config = FitConfig(schedule="step")
+    assert [rate_factor(config, step, 8) for step in range(8)] == 4 * [1.0] + 2 * [0.1] + 2 * [0.01]
+
+
 @pytest.mark.parametrize("steps", [1, 2, 10, 99])
 @pytest.mark.parametrize("warmup", [0.0, 0.01, 0.5, 0.99])
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
 def test_the_rate_stays_above_zero_and_below_the_highest(schedule, warmup, steps):
     config = FitConfig(schedule=schedule, warmup=warmup)
     factors = [rate_factor(config, step, steps) for step in range(steps)]
@@ -273,6 +278,55 @@ def test_equal_losses_are_no_progress():
 def test_a_validation_loss_that_is_not_a_number_is_never_the_best():
     model, history = scripted([math.nan, 2.0, math.nan, 1.0, 3.0], epochs=5, patience=3)
     assert history.best_epoch == 3 and model.weight.item() == 4
+
+
+# ---- a run that begins later
+
+
+@pytest.mark.parametrize("first_step", [1, 7, 10])  # 7 steps an epoch
+def test_a_later_beginning_goes_on_as_if_the_first_steps_had_been_done(first_step):
+    config = FitConfig(epochs=3, batch_size=8, optimizer="sgd", momentum=0.0, learning_rate=0.1, schedule="cosine")
+    data, seen = examples(), []
+    whole, late = mlp([6, 8, 3]), mlp([6, 8, 3])
+
+    def noise(inputs, generator):
+        return inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+
+    history = quiet(whole, data, config, augment=noise, after_step=lambda model: seen.append(weights(model)))
+    late.load_state_dict(seen[first_step - 1])
+    rest = quiet(late, data, config, augment=noise, first_step=first_step)
+    assert same(whole, weights(late))
+    whole_epochs = 2 - first_step // 7 if first_step % 7 else 3 - first_step // 7
+    assert len(rest.train_loss) == 3 - first_step // 7
+    assert rest.train_loss[-whole_epochs:] == history.train_loss[-whole_epochs:]
+
+
+def test_a_later_beginning_resumes(tmp_path):
+    config = FitConfig(epochs=4, batch_size=8)
+    whole, stopped, calls = mlp([6, 8, 3]), mlp([6, 8, 3]), []
+
+    def stop(model):
+        calls.append(1)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+
+    quiet(whole, examples(), config, first_step=10)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(stopped, examples(), config, first_step=10, checkpoint_dir=tmp_path, after_step=stop)
+    quiet(stopped, examples(), config, first_step=10, checkpoint_dir=tmp_path)
+    assert same(whole, weights(stopped))
+    for other in (9, 0):
+        with pytest.raises(ValueError, match="made with first_step=10"):
+            quiet(mlp([6, 8, 3]), examples(), config, first_step=other, checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize("first_step", [-1, 14, 1.5, True])
+def test_a_first_step_outside_the_run(first_step):
+    model = mlp([6, 8, 3])
+    before = weights(model)
+    with pytest.raises(ValueError, match="first_step is .*; expected a step of this run, from 0 to 13"):
+        quiet(model, examples(), FitConfig(epochs=2, batch_size=8), first_step=first_step)
+    assert same(model, before)
 
 
 def test_after_step_is_called_with_the_model_after_each_step():
@@ -520,7 +574,7 @@ def test_bad_arguments_are_named_and_nothing_is_changed():
         ({"weight_decay": -0.1}, ValueError),
         ({"warmup": 1.0}, ValueError),
         ({"optimizer": "lion"}, ValueError),
-        ({"schedule": "step"}, ValueError),
+        ({"schedule": "stairs"}, ValueError),
         ({"precision": "fp8"}, ValueError),
         ({"epochs": 2.5}, TypeError),
         ({"epochs": "3"}, TypeError),
