@@ -63,6 +63,7 @@ def hold_masks(model: Model, masks: Mapping[str, Tensor], *, optimizer: Optimize
     holder = _Holder({name: mask.clone() for name, mask in masks.items()}, parameters)
     object.__setattr__(model, _HOLDER, holder)  # not as a submodule
     holder.attach(model, optimizer)
+    apply_masks(model, masks)
     holder.zero(model)
     return model
 
@@ -108,6 +109,7 @@ class _Holder:
         self.pruned = {
             name: parameters[name].detach()[~mask.to(parameters[name].device)] for name, mask in masks.items()
         }
+        self.factors: dict[str, Tensor] = {}  # the masks as numbers: a product takes a tenth of the time of a fill
         self.handles: list = []
         self.hooked: dict[str, tuple[nn.Parameter, object]] = {}
 
@@ -133,29 +135,21 @@ class _Holder:
             parameter = parameters.get(name)
             if parameter is None or parameter.shape != mask.shape:
                 raise ValueError(f"{name} has changed since its mask was put on; call release_masks(model) before that")
-            if mask.device != parameter.device:
-                mask = self.masks[name] = mask.to(parameter.device)
+            factor = self.factors.get(name)
+            if factor is None or factor.device != parameter.device or factor.dtype != parameter.dtype:
+                factor = self.factors[name] = mask.to(parameter)
             # .data: a kept weight does not change, so a backward pass that is still to come stays right
-            parameter.data.masked_fill_(~mask, 0)  # not a product: 0 · nan is nan
+            parameter.data.mul_(factor)
             if self.hooked.get(name, (None,))[0] is not parameter and parameter.requires_grad:
-                self.hooked[name] = parameter, parameter.register_hook(_Masking(mask))
+                self.hooked[name] = parameter, parameter.register_hook(factor.mul)
 
     def detach(self) -> None:
         for handle in (*self.handles, *(handle for _, handle in self.hooked.values())):
             handle.remove()
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"hooked": {}, "handles": self.handles[:3]}  # an optimizer stays with its own model
-
-
-class _Masking:
-    """A gradient, zero where the mask is false."""
-
-    def __init__(self, mask: Tensor) -> None:
-        self.mask = mask
-
-    def __call__(self, gradient: Tensor) -> Tensor:
-        return gradient.masked_fill(~self.mask.to(gradient.device), 0)
+        handles = self.handles[:3]  # an optimizer stays with its own model
+        return self.__dict__ | {"hooked": {}, "factors": {}, "handles": handles}
 
 
 # Hooks are functions of the model that they are called with, not of the one they were made for: a copy has its own.
@@ -168,7 +162,7 @@ def _before_state_dict(model: nn.Module, prefix: str, keep_vars: bool) -> None:
 
 
 def _after_load(model: nn.Module, incompatible: object) -> None:
-    getattr(model, _HOLDER).zero(model)
+    apply_masks(model, getattr(model, _HOLDER).masks)  # what is loaded may be nan, and 0 · nan is nan
 
 
 def _parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:

@@ -37,7 +37,7 @@ def global_masks(scores: Scores, sparsity: float, *, within: Mapping[str, Tensor
             pruned already than asked for.
     """
     _check_scores(scores)
-    _check_share("sparsity", sparsity)
+    check_share("sparsity", sparsity)
     pieces = _pushed_down(scores, within)
     together = torch.cat([piece.flatten() for piece in pieces.values()])  # (N,)
     kept = _keep_highest(together, _pruned_count(sparsity, len(together), within, pieces))
@@ -67,7 +67,7 @@ def local_masks(
         if name not in shares:
             masks[name] = within[name].clone() if within else torch.ones_like(piece, dtype=torch.bool)
             continue
-        _check_share(f"the sparsity of {name}", shares[name])
+        check_share(f"the sparsity of {name}", shares[name])
         flat = piece.flatten()
         count = _pruned_count(shares[name], len(flat), within and {name: within[name]}, {name: piece})
         masks[name] = _keep_highest(flat, count).view_as(piece)
@@ -153,7 +153,8 @@ def _per_layer(scores: Scores, sparsity: Mapping[str, float]) -> dict[str, float
     return shares
 
 
-def _check_share(name: str, share: float) -> None:
+def check_share(name: str, share: float) -> None:
+    """Raise a ``ValueError`` that names the argument unless ``share`` is a number from 0 to 1."""
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise ValueError(f"{name} is {share!r}; expected a share of the weights, from 0 to 1")
 
