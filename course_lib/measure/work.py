@@ -24,12 +24,13 @@ def flops(model: nn.Module, *inputs: object) -> int:
     PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, as they are called, and
     nothing else: no activation, no normalisation, no addition of a bias. Kernels that hide their products
     (fused attention, the fast path of transformer layers in eval mode, oneDNN's and cuDNN's recurrent layers)
-    are switched off for the count. Quantized kernels are not known to it.
+    are switched off for the count. Quantized kernels are not known to it. A product with a sparse matrix (COO
+    or CSR, on the left) counts for the values that the matrix keeps.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     check_model(model)
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_SPARSE_PRODUCTS)
     with evaluating(model), torch.no_grad(), _plain_kernels(), counter:
         model(*inputs)
     return counter.get_total_flops()
@@ -139,6 +140,21 @@ def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
         if isinstance(leaf, Tensor):
             for _, part in plain_tensors(leaf):
                 yield part.untyped_storage()
+
+
+def _mm_flops(left: Tensor, right: Tensor, *_: object, **__: object) -> int:
+    """Of ``left @ right``; FlopCounterMode itself takes every matrix for a dense one."""
+    if left.layout == torch.strided:
+        return 2 * left.numel() * right.shape[1]
+    return 2 * right.shape[1] * sum(part.numel() for name, part in plain_tensors(left) if name == ".values")
+
+
+def _addmm_flops(bias: Tensor, left: Tensor, right: Tensor, *_: object, **__: object) -> int:
+    return _mm_flops(left, right)
+
+
+_mm_flops._get_raw = _addmm_flops._get_raw = True  # the tensors themselves, not their shapes
+_SPARSE_PRODUCTS = {torch.ops.aten.mm: _mm_flops, torch.ops.aten.addmm: _addmm_flops}
 
 
 @contextmanager

@@ -48,6 +48,25 @@ def test_convolution_by_hand():
     assert flops(nn.Conv2d(2, 4, 3, padding=1, groups=2), picture) == 2 * (4 * 6 * 6) * (1 * 3 * 3)
 
 
+@pytest.mark.parametrize(
+    "sparse", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, lambda m: m.to_sparse_bsr((2, 2))]
+)
+def test_a_sparse_product_counts_what_the_matrix_keeps(sparse):
+    class Product(nn.Module):
+        def __init__(self, matrix):
+            super().__init__()
+            self.register_buffer("matrix", matrix)
+
+        def forward(self, vectors):
+            return self.matrix @ vectors + torch.addmm(torch.zeros(4, 1), self.matrix, vectors)
+
+    dense = torch.zeros(4, 6)
+    dense[:2, 2:4] = torch.arange(1.0, 5.0).view(2, 2)  # 4 values, which are one block
+    vectors = torch.randn(6, 5)
+    assert flops(Product(dense), vectors) == 2 * (2 * 4 * 6 * 5)
+    assert flops(Product(sparse(dense)), vectors) == 2 * (2 * 4 * 5)
+
+
 def test_fused_attention_by_hand():
     q = torch.randn(1, 2, 16, 8)  # 1 example, 2 heads, 16 places, 8 numbers each
     scores, mixing = 2 * 2 * 16 * 16 * 8, 2 * 2 * 16 * 16 * 8
