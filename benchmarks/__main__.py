@@ -13,7 +13,7 @@ import importlib
 
 from benchmarks.page import PAGE, machine, table, write_page, write_result
 
-NAMES = ["kd_step", "fit_loop", "lessons", "widget", "import_time"]
+NAMES = ["kd_step", "fit_loop", "sparse_crossover", "lessons", "widget", "import_time"]
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import fit_loop, import_time, kd_step, lessons, page, widget
+from benchmarks import fit_loop, import_time, kd_step, lessons, page, sparse_crossover, widget
 from benchmarks.__main__ import NAMES
 from benchmarks.interleave import compare, interleave, spread
 
@@ -112,6 +112,20 @@ def test_the_loops_that_are_compared_arrive_at_the_same_weights() -> None:
     fit_loop.check_same(fit_loop.CASES[0])
 
 
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+def test_the_layouts_that_are_compared_give_the_same_answers(density: float) -> None:
+    sparse_crossover.check_same(16, 3, density)
+
+
+def test_a_row_of_the_crossover_by_hand() -> None:
+    times = {0.5: {"dense": [1.0, 1.0], "csr": [2.0, 4.0]}, 0.1: {"dense": [2.0, 2.0], "csr": [1.0, 1.0]}}
+    sizes = {0.5: {"dense": 10, "csr": 9}, 0.1: {"dense": 10, "csr": 2}}
+    row = sparse_crossover.row("a case", "csr", times, sizes)
+    assert (row["layout"], row["faster below"], row["smaller below"]) == ("CSR", 0.1, 0.5)
+    assert (row["density 0.5"], row["density 0.1"]) == (3.0, 0.5)
+    assert row["spread"] == pytest.approx(1 / 3)  # quartiles 2.5 and 3.5, median 3
+
+
 def test_import_is_timed_in_a_fresh_python() -> None:
     assert 0 <= import_time.seconds_to_import("math") < 1
     with pytest.raises(subprocess.CalledProcessError):
@@ -145,4 +159,4 @@ def test_the_page_is_drawn_from_the_results() -> None:
 def test_an_unknown_benchmark_is_named() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks", "kd"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "unknown: kd; expected any of kd_step, fit_loop, lessons, widget, import_time" in done.stderr
+    assert f"unknown: kd; expected any of {', '.join(NAMES)}" in done.stderr
