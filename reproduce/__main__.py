@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from reproduce import features_digits, features_mnist, hinton_mnist
+from reproduce import features_digits, features_mnist, hinton_mnist, lottery_mnist
 from reproduce.figure import draw
 from reproduce.ledger import judge_all, record_outcome
 from reproduce.mnist import FULL
@@ -23,7 +23,9 @@ from reproduce.record import FULL_RESULTS, RESULTS, Experiment, carry_out
 
 EXPERIMENTS = {
     experiment().name: experiment
-    for module in ((hinton_mnist,) if FULL else (hinton_mnist, features_mnist, features_digits))
+    for module in (
+        (hinton_mnist, lottery_mnist) if FULL else (hinton_mnist, features_mnist, features_digits, lottery_mnist)
+    )
     for experiment in module.EXPERIMENTS
 }
 

@@ -74,6 +74,26 @@ def _ratio_minus_1(folder: Path) -> Differences:
     return {seed: norm["20"] / norm["4"] - 1 for seed, norm in norms.items()}
 
 
+def _lottery(
+    key: str, first: tuple[str, int], second: tuple[str, int], compare: Callable = minus
+) -> Callable[[Path], Differences]:
+    """``key`` of one network of the lottery's table compared with that of another."""
+
+    def differences(folder: Path) -> Differences:
+        record = load_record("lottery_lenet", folder)
+        return compare(*(values_of(record, key, network=network, round=number) for network, number in (first, second)))
+
+    return differences
+
+
+def _ratio(first: Differences, second: Differences) -> Differences:
+    return {seed: first[seed] / second[seed] for seed in first if seed in second}
+
+
+def _percent_sooner(first: Differences, second: Differences) -> Differences:
+    return {seed: 100 * (1 - ratio) for seed, ratio in _ratio(first, second).items()}
+
+
 DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F1.1a": _methods("hinton_small", "test_errors", "alone", "distilled"),
     "F1.1b": _behind_the_large_net,
@@ -106,6 +126,14 @@ DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F2.4a-mnist": _methods("features_deep", "test_accuracy", "hints", "alone"),
     "F2.4b-mnist": _methods("features_deep", "test_accuracy", "hints", "distilled"),
     "F2.5-mnist": _methods("features_students", "test_accuracy", "distilled", "weaker teacher"),
+    "F3b.1a": _lottery("test_accuracy", ("ticket", 9), ("ticket", 0)),
+    "F3b.1b": _lottery("test_accuracy", ("ticket", 9), ("re-initialised", 9)),
+    "F3b.2a": _lottery("early_stop_step", ("ticket", 7), ("ticket", 0), _percent_sooner),
+    "F3b.2b": _lottery("early_stop_step", ("re-initialised", 7), ("ticket", 7), _ratio),
+    "F3b.3": _lottery("test_accuracy", ("ticket", 9), ("ticket", 18)),
+    "F3b.4a": _lottery("test_accuracy", ("ticket", 12), ("one-shot", 12)),
+    "F3b.4b": _lottery("test_accuracy", ("ticket", 15), ("one-shot", 15)),
+    "F3b.5": _lottery("test_accuracy", ("ticket", 9), ("random mask", 9)),
 }
 
 

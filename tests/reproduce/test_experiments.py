@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 from course_lib.data.images import DIGITS, ImageData
 from course_lib.distillation.hinton import with_teacher_logits
 from course_lib.models.vision import SmallConvNet, mlp
-from reproduce import features_digits, features_mnist, hinton_mnist
+from reproduce import features_digits, features_mnist, hinton_mnist, lottery_mnist
 from reproduce.ledger import DIFFERENCES
 from reproduce.page import _section
 from reproduce.record import carry_out
@@ -20,11 +20,12 @@ def made_up(count: int, seed: int) -> TensorDataset:
     return TensorDataset(torch.randn(count, 1, 28, 28, generator=generator), torch.arange(count) % 10)
 
 
-EVERY = hinton_mnist.EXPERIMENTS + features_mnist.EXPERIMENTS + features_digits.EXPERIMENTS
+MODULES = (hinton_mnist, features_mnist, features_digits, lottery_mnist)
+EVERY = [make for module in MODULES for make in module.EXPERIMENTS]
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny(monkeypatch, tmp_path_factory):
     """Experiments on 200 made-up pictures, one epoch each."""
     data = ImageData("mnist", made_up(200, 0), made_up(50, 1), made_up(50, 2), DIGITS, (0.0,), (1.0,))
     teacher = mlp([784, 16, 10])
@@ -51,6 +52,10 @@ def tiny(monkeypatch):
     for name in ("TEACHER", "STUDENT", "DEEP_FIT", "DEEP_HALF"):
         monkeypatch.setattr(features_digits, name, replace(getattr(features_digits, name), epochs=1))
     features_digits.teacher.cache_clear()
+    monkeypatch.setattr(lottery_mnist, "mnist", lambda: data)
+    monkeypatch.setattr(lottery_mnist, "LENET", replace(lottery_mnist.LENET, epochs=1))
+    monkeypatch.setattr(lottery_mnist, "LOOK", 2)
+    monkeypatch.setattr(lottery_mnist, "CACHE", tmp_path_factory.mktemp("lottery"))
     yield
     features_digits.teacher.cache_clear()
 
