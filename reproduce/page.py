@@ -5,6 +5,7 @@ from pathlib import Path
 
 from course_lib.claims import Claim, load_ledger
 from reproduce.record import FULL_RESULTS, RESULTS, load_record, mean_and_spread
+from reproduce.topics import HEAD, TOPICS, Topic
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -25,6 +26,7 @@ RECORDS = (
     "features_deep",
     "digits_smoothing",
     "digits_deep",
+    "lottery_lenet",
 )
 SIGNS = {"confirmed": "✓ confirmed", "refuted": "✗ refuted", "null": "○ null", "untested": "untested"}
 NOT_SHOWN = ("seed", "temperature", "minutes", "count_of_classes", "shift")
@@ -38,32 +40,11 @@ WORDS = {
     "errors_shifted_on_test": "test errors with it",
     "errors_on_classes_shifted_on_test": "of them on its digits",
 }
-HEAD = """# Results
-
-<!-- made by `python -m reproduce page`; do not edit -->
-
-Claims of the papers, and what our own runs say. Margin and seeds of each claim were written down before the run
-that is recorded. Some were written down with other numbers already seen, and are weaker evidence for it:
-
-- **F1.1-digits-same** was added after a trial run with the same seeds had shown its numbers.
-- **F1.7-digits-parts** was added after F1.7-digits had come out null.
-- **F2.4d-digits** and **F2.4e-digits** repeat F2.4a and F2.4b on new seeds with a margin of 0, after those had come out
-  null at 20; **F2.2b-digits** and **F2.5d** to **F2.5f-digits** ask about another pair of teachers on new seeds, after
-  the first pair (F2.2, F2.5a to F2.5c) had come out partly null.
-
-All other claims of lesson 01 were run once before on the same seeds, with a teacher trained for 60 epochs in place of
-40; every outcome was the same.
-
-The outcome follows from the 95% interval of the mean difference over the seeds (Student's t, paired):
-
-- **confirmed**: the whole interval lies where the claim says;
-- **refuted**: none of it does;
-- **null**: these seeds cannot tell.
-
-All numbers are from recorded runs: [`reproduce/results/`](../reproduce/results). `make reproduce` runs what is missing.
-The ledger of claims is [`reproduce/claims.json`](../reproduce/claims.json).
-"""
-FULL_HEAD = """## At full scale
+PICTURE = (
+    "![Left: test errors on MNIST of the large net, the small net distilled and alone, beside the paper's. Right: test "
+    "errors of a student that was never shown a 3, as the bias of the 3 is raised.](images/hinton_mnist.png)\n"
+)
+FULL_HEAD = """### At full scale
 
 The same experiments, trained longer: `COURSE_SCALE=full make reproduce`. They were run after the results above were
 known, and no claim is judged by them.
@@ -71,22 +52,14 @@ known, and no claim is judged by them.
 
 
 def make_page(folder: Path = RESULTS) -> str:
-    """The whole page."""
-    parts = [HEAD, "## Claims\n", _claims_table(load_ledger())]
-    if (ROOT / "docs" / "images" / "hinton_mnist.png").exists():
-        parts.append(
-            "![Left: test errors on MNIST of the large net, the small net distilled and alone, beside the paper's. "
-            "Right: test errors of a student that was never shown a 3, as the bias of the 3 is raised.]"
-            "(images/hinton_mnist.png)\n"
-        )
-    parts.append("## Experiments\n")
-    records = [load_record(name, folder) for name in RECORDS]
-    parts += [_section(record, "results") for record in records if record is not None]
-    full = [load_record(name, folder / FULL_RESULTS.name) for name in RECORDS]
-    if any(full):
-        parts.append(FULL_HEAD)
-        parts += [_section(record, "results/full") for record in full if record is not None]
-    return "\n".join(parts)
+    """The whole page: how the claims came out, then each topic with its claims and its experiments."""
+    claims, parts = load_ledger(), []
+    for topic in TOPICS:
+        judged = [claim for claim in claims if claim.id.startswith(topic.claims)]
+        records = [name for name in RECORDS if name.startswith(topic.records)]
+        if judged or records:
+            parts += _topic(topic, judged, records, folder)
+    return "\n".join([HEAD, _overview(claims), *parts])
 
 
 def write_page(folder: Path = RESULTS, page: Path = PAGE) -> None:
@@ -100,28 +73,76 @@ def quoted(claim: Claim) -> str:
     return "" if claim.certainty == "M" or claim.paper is None else claim.paper
 
 
-def _claims_table(claims: list[Claim]) -> str:
+def _overview(claims: list[Claim]) -> str:
+    """How many claims of each topic came out how."""
     rows = []
-    for claim in claims:
-        where = f"[{Path(claim.tested_by).stem}](../{claim.tested_by})"
-        rows.append(
-            (
-                f"**{claim.id}** {claim.statement} *{_source(claim)}*",
-                quoted(claim),
-                f"{claim.difference}: {_found(claim)}. {len(claim.seeds)} seeds, {where}",
-                SIGNS[claim.outcome],
-            )
+    for topic in TOPICS:
+        outcomes = [claim.outcome for claim in claims if claim.id.startswith(topic.claims)]
+        if outcomes:
+            counts = (str(outcomes.count(outcome)) for outcome in SIGNS)
+            rows.append((f"[{topic.title}](#{topic.title.lower().replace(' ', '-')}), {topic.papers}", *counts))
+    totals = [sum(int(row[column]) for row in rows) for column in range(1, 5)]
+    head, rows = ["", *SIGNS.values()], [*rows, ("**all**", *(f"**{total}**" for total in totals))]
+    if not totals[-1]:  # no claim waits for its run
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return _table(tuple(head), rows)
+
+
+def _topic(topic: Topic, claims: list[Claim], names: list[str], folder: Path) -> list[str]:
+    """The claims of a topic, how each was measured, and its experiments."""
+    parts = [f"## {topic.title}\n"]
+    if topic.title == "Soft targets" and (ROOT / "docs" / "images" / "hinton_mnist.png").exists():
+        parts.append(PICTURE)
+    if claims:
+        parts.append(_claims_table(claims))
+        measured = "\n".join(f"- **{claim.id}**: {_measured(claim)}" for claim in claims)
+        parts.append(_folded("What was measured for each claim", measured))
+    if topic.notes:
+        parts.append("Weaker evidence, because other numbers had been seen before the claim was written down:\n")
+        parts.append("\n".join(f"- {note}" for note in topic.notes) + "\n")
+    if here := [record for name in names if (record := load_record(name, folder))]:
+        parts.append("### Experiments: click on a question\n")
+        parts += [_section(record, "results") for record in here]
+    full = [record for name in names if (record := load_record(name, folder / FULL_RESULTS.name))]
+    if full:
+        parts.append(FULL_HEAD)
+        parts += [_section(record, "results/full") for record in full]
+    return parts
+
+
+def _claims_table(claims: list[Claim]) -> str:
+    """The claims that the scripts test on MNIST come first, then those of the lessons."""
+    rows = [
+        (
+            f"**{claim.id}** {claim.statement} *{_source(claim)}*",
+            quoted(claim),
+            _found(claim),
+            SIGNS[claim.outcome].replace(" ", "\N{NO-BREAK SPACE}"),
         )
-    return _table(("claim", "the paper", "ours", "outcome"), rows)
+        for claim in sorted(claims, key=lambda claim: claim.tested_by.startswith("notebooks/"))
+    ]
+    return _table(("claim", "the paper", "ours: mean (95% interval)", "outcome"), rows)
+
+
+def _measured(claim: Claim) -> str:
+    """The difference, its seeds, and where to find the run."""
+    where = f"[{Path(claim.tested_by).stem}](../{claim.tested_by})"
+    seeds = f"{len(claim.seeds)} seeds, {claim.seeds[0]} to {claim.seeds[-1]}"
+    return f"{claim.difference} ({claim.unit}); {seeds}; {where}"
+
+
+def _folded(title: str, text: str) -> str:
+    """``text`` behind a line to click on."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>\n"
 
 
 def _found(claim: Claim) -> str:
     """What was found, and what was claimed beforehand."""
-    claimed = f"{'above ' if claim.kind == 'greater' else 'within ±'}{claim.margin:g} {claim.unit}"
+    claimed = f"{'above ' if claim.kind == 'greater' else 'within ±'}{claim.margin:g}"
     if claim.numbers is None:
-        return f"claimed {claimed}"
+        return f"claimed: {claimed} {claim.unit}"
     mean, low, high = (_number(claim.numbers[name]) for name in ("mean", "low", "high"))
-    return f"**{mean}** ({low} to {high}), claimed {claimed}"
+    return f"**{mean}** ({low} to {high}) {claim.unit}; claimed: {claimed}"
 
 
 def _source(claim: Claim) -> str:
@@ -130,17 +151,18 @@ def _source(claim: Claim) -> str:
 
 
 def _section(record: dict, folder: str) -> str:
-    """One experiment, recorded in ``reproduce/<folder>``: its numbers, the paper's, what to know."""
-    lines = [f"### {record['question']}\n", _runs_table(record["runs"])]
+    """One experiment, recorded in ``reproduce/<folder>``: its numbers, the paper's, what to know, how it was run."""
+    lines = [_runs_table(record["runs"])]
     if record["paper"]:
         lines.append(f"The paper: {', '.join(f'{_words(key)} {value}' for key, value in record['paper'].items())}.\n")
-    lines += [f"- {note}" for note in record["notes"]]
+    if record["notes"]:
+        lines.append("\n".join(f"- {note}" for note in record["notes"]) + "\n")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     minutes = f"{record['minutes']:.1f} minutes in all"
     name = f"[`{record['name']}.json`](../reproduce/{folder}/{record['name']}.json)"
-    lines.append(f"- {name}: {record['hardware']}, {minutes}, {versions}, {record['date']}.")
-    lines.append(f"- Setting: `{json.dumps(_brief(record['setting']), ensure_ascii=False)}`\n")
-    return "\n".join(lines)
+    lines.append(f"{name}: {record['hardware']}, {minutes}, {versions}, {record['date']}. Setting:\n")
+    lines.append(f"`{json.dumps(_brief(record['setting']), ensure_ascii=False)}`")
+    return _folded(record["question"], "\n".join(lines))
 
 
 def _brief(setting: dict) -> dict:

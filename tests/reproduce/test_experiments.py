@@ -69,7 +69,7 @@ def test_experiments_run(make, tiny, tmp_path):
     for run in record["runs"]:
         assert all(value >= 0 for key, value in run.items() if key.startswith(("errors", "test_", "train_")))
         assert run.get("test_errors", 0) <= 50 and run.get("test_accuracy", 0) <= 100
-    assert f"### {experiment.question}" in _section(record, "results")
+    assert f"<summary>{experiment.question}</summary>" in _section(record, "results")
 
 
 def test_seeds_of_the_claims_are_seeds_of_the_experiments(tiny, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 from course_lib.claims import LEDGER, claim, load_ledger
 from reproduce.ledger import DIFFERENCES, differences_of, record_outcome, write_ledger
-from reproduce.page import PAGE, ROOT, make_page
+from reproduce.page import PAGE, RECORDS, ROOT, make_page
+from reproduce.topics import TOPICS
 
 CLAIMS = load_ledger()
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -65,6 +66,12 @@ def test_recorded_differences_are_those_of_the_results(id):
 def test_lessons_and_ledger_name_the_same_claims(notebook):
     recorded = {entry.id for entry in CLAIMS if entry.tested_by == f"notebooks/{notebook.name}"}
     assert named_in(notebook) == recorded
+
+
+@pytest.mark.parametrize("name", [*(entry.id for entry in CLAIMS), *RECORDS])
+def test_every_claim_and_every_experiment_has_one_place_on_the_page(name):
+    places = [topic.title for topic in TOPICS if name.startswith((*topic.claims, *topic.records))]
+    assert len(places) == 1, f"{name} stands in {places}: see reproduce/topics.py"
 
 
 def test_the_page_is_what_the_generator_makes():

@@ -1,0 +1,72 @@
+"""The parts of docs/results.md, in the order of the course: which claims and which experiments stand in each."""
+
+from dataclasses import dataclass
+
+HEAD = """# Results
+
+<!-- made by `python -m reproduce page`; do not edit -->
+
+Claims of the papers, and what our own runs say to them. A claim is about a difference, measured once a seed with all
+else equal. Its margin and its seeds are written down before the run that is recorded. The outcome follows from the
+95% interval of the mean difference (Student's t, paired):
+
+- **✓ confirmed**: the whole interval lies where the claim says;
+- **✗ refuted**: none of it does;
+- **○ null**: these seeds cannot tell. Null is not "no".
+
+All numbers are from recorded runs in [`reproduce/results/`](../reproduce/results), or from the lessons, which check
+them at every run. The ledger is [`reproduce/claims.json`](../reproduce/claims.json). `make reproduce` runs what is
+missing.
+"""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A part of the page.
+
+    Attributes:
+        title, papers: the heading, and where its claims come from.
+        claims, records: how the ids of its claims, and the names of its experiments, begin.
+        notes: which of its claims are weaker evidence, and why.
+    """
+
+    title: str
+    papers: str
+    claims: tuple[str, ...]
+    records: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+TOPICS = (
+    Topic(
+        "Soft targets",
+        "Hinton, Vinyals and Dean 2015",
+        ("F1.",),
+        ("hinton_",),
+        (
+            "**F1.1-digits-same** was added after a trial run with the same seeds had shown its numbers, and "
+            "**F1.7-digits-parts** after F1.7-digits had come out null.",
+            "All other claims of lesson 01 were run once before on the same seeds, with a teacher trained for 60 "
+            "epochs in place of 40; every outcome was the same.",
+        ),
+    ),
+    Topic(
+        "Features and teachers",
+        "Romero et al. 2015 (FitNets), Müller et al. 2019, RepDistiller",
+        ("F2.",),
+        ("features_", "digits_"),
+        (
+            "**F2.4d-digits** and **F2.4e-digits** repeat F2.4a and F2.4b on new seeds with a margin of 0, after "
+            "those had come out null at 20.",
+            "**F2.2b-digits** and **F2.5d** to **F2.5f-digits** ask about another pair of teachers on new seeds, "
+            "after the first pair (F2.2, F2.5a to F2.5c) had come out partly null.",
+        ),
+    ),
+    Topic(
+        "Lottery tickets",
+        "Frankle and Carbin 2019; Frankle et al. 2020; Renda et al. 2020",
+        ("F3b.", "F3c.", "F3d."),
+        ("lottery_",),
+    ),
+    Topic("Pruning", "Han et al. 2015; Li et al. 2017; Molchanov et al. 2017, 2019", ("F3a.", "F4."), ("pruning_",)),
+)
