@@ -83,6 +83,7 @@ def prunable_weights(model: nn.Module, targets: Targets | None = None) -> dict[s
         TypeError, ValueError: as ``find_layers``; a layer that is named but has no weights; a lazy layer that has not
             seen an input yet.
     """
+    check_model(model)
     found: dict[str, nn.Parameter] = {}
     first_names = {id(parameter): name for name, parameter in model.named_parameters()}
     for name, layer in find_layers(model, targets).items():
