@@ -79,13 +79,15 @@ def release_masks(model: Model, *, restore: bool = False) -> Model:
     holder: _Holder | None = getattr(model, _HOLDER, None)
     if holder is None:
         return model
-    holder.zero(model)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, mask in holder.masks.items():
+            parameter = parameters.get(name)
+            if parameter is None or parameter.shape != mask.shape:
+                continue  # somebody has put another one in its place
+            pruned = ~mask.to(parameter.device)
+            parameter[pruned] = holder.pruned[name].to(parameter) if restore else 0
     holder.detach()
-    if restore:
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, values in holder.pruned.items():
-                parameters[name][~holder.masks[name].to(parameters[name].device)] = values.to(parameters[name])
     object.__delattr__(model, _HOLDER)
     return model
 
