@@ -1,0 +1,73 @@
+"""What has to be true before a part of a model is removed for real."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.pruning.held import held_masks
+
+
+def check_numbers(numbers: Sequence[int], count: int, what: str) -> list[int]:
+    """``numbers`` as a list, if each is there once and is one of 0 to ``count`` - 1.
+
+    Raises:
+        TypeError: something that is no integer, or no sequence.
+        ValueError: one that is out of range or there twice.
+    """
+    if isinstance(numbers, (str, int)):
+        raise TypeError(f"the {what} are {numbers!r}; expected a list of whole numbers")
+    numbers = numbers.tolist() if isinstance(numbers, Tensor) else list(numbers)
+    for each in numbers:
+        if not hasattr(each, "__index__") or isinstance(each, bool):
+            raise TypeError(f"the {what} hold {each!r}; expected whole numbers")
+        if not 0 <= each < count:
+            raise ValueError(f"the {what} hold {each}; expected numbers from 0 to {count - 1}")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"the {what} hold {next(n for n in numbers if numbers.count(n) > 1)} twice; expected it once")
+    return [int(each) for each in numbers]
+
+
+def check_no_masks(model: nn.Module) -> None:
+    """Raise a ``ValueError`` if ``model`` holds masks: theirs would be the old shapes."""
+    if any(held_masks(module) for module in model.modules()):
+        raise ValueError("the model holds masks; expected one without: call release_masks(model) first")
+
+
+def check_plain(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The layers of these names, if each has its weights for itself, as plain parameters.
+
+    Raises:
+        ValueError: a weight that another layer uses too, or one that is computed from other tensors.
+    """
+    modules = dict(model.named_modules())
+    owners: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    found = {name: modules[name] for name in names}
+    for name, module in found.items():
+        own = dict(module.named_parameters(recurse=False))
+        computed = hasattr(module, "parametrizations") or set(own) - {"weight", "bias"}
+        if computed or isinstance(getattr(module, "weight", None), Tensor) and "weight" not in own:
+            raise ValueError(f"the weight of layer {name!r} is computed from others; expected a plain parameter")
+        for key, parameter in own.items():
+            if len(users := owners[id(parameter)]) > 1:
+                raise ValueError(
+                    f"the {key} of layer {name!r} is also that of {next(u for u in users if u != name)!r}; "
+                    "expected a parameter of its own, such as a copy"
+                )
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in one line for a message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def run_quietly(model: nn.Module, example: object) -> object:
+    """What ``model`` gives for ``example``: a tensor, a tuple of arguments, or a dict of named ones; no gradients."""
+    with torch.no_grad():
+        if isinstance(example, dict):
+            return model(**example)
+        return model(*example) if isinstance(example, tuple) else model(example)
