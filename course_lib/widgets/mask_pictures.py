@@ -72,7 +72,7 @@ class MaskPictures:
     def update(self, masks: Mapping[str, Tensor]) -> None:
         """Show other ``masks``, bool tensors of the same names and shapes, true where kept."""
         for name, picture in self.pictures.items():
-            picture.set_data(block_shares(masks[name].flatten(1), self.blocks[name]))
+            picture.set_data(block_shares(masks[name].flatten(1), self.blocks[name]).numpy())
             kept, count = int(masks[name].sum()), masks[name].numel()
             self.texts[name].set_text(f"{100 * kept / count:.1f} % of {count:,}")
 

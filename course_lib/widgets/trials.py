@@ -184,6 +184,7 @@ def _checked_scores(model: nn.Module, scores: Mapping[str, Scores]) -> dict[str,
 
 def _checked_sparsities(sparsities: Sequence[float]) -> tuple[float, ...]:
     values = tuple(float(value) for value in sparsities)
-    if not values or list(values) != sorted(set(values)) or values[0] < 0 or values[-1] > 1:
+    inside = all(0 <= value <= 1 for value in values)  # not so for nan
+    if not values or not inside or list(values) != sorted(set(values)):
         raise ValueError(f"sparsities are {list(values)}; expected rising shares of the weights, from 0 to 1")
     return values
