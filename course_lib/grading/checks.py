@@ -55,6 +55,49 @@ def expect(
     raise CheckFailed(f"{what}: got {_show(received)}; expected {_show(expected)}")
 
 
+def expect_dict(
+    what: str,
+    got: Any,
+    want: Mapping[str, Any],
+    *,
+    because: Mapping[str, Mapping[str, Any]] | None = None,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+) -> None:
+    """Compare a dict of numbers, arrays or tensors with the expected one: same keys, and the same values under each.
+
+    Args:
+        what: what is being checked, for the message.
+        got: the answer.
+        want: the expected dict.
+        because: message -> the dict that this mistake would give.
+        rtol, atol: as in `expect`.
+
+    Raises:
+        CheckFailed: the answer differs.
+    """
+    if got is None:
+        _as_array(what, got)
+    if not isinstance(got, Mapping):
+        raise CheckFailed(f"{what}: the answer is a {type(got).__name__}; expected a dict with {_keys(want)}")
+    received = {key: _as_array(f"{what}, {key}", value) for key, value in got.items()}
+
+    def same(other: Mapping[str, Any], close: Callable[..., bool], rtol: float) -> bool:
+        return received.keys() == other.keys() and all(
+            close(received[key], _as_array(what, value), rtol, atol) for key, value in other.items()
+        )
+
+    if same(want, _close, rtol):
+        return
+    for message, wrong in (because or {}).items():
+        if same(wrong, _matches, max(rtol, 1e-3)):
+            raise CheckFailed(f"{what}: {message}")
+    if received.keys() != want.keys():
+        raise CheckFailed(f"{what}: the answer has {_keys(got)}; expected {_keys(want)}")
+    for key, value in want.items():
+        expect(f"{what}, {key}", got[key], value, rtol=rtol, atol=atol)
+
+
 def expect_that(condition: bool, message: str) -> None:
     """Raise `CheckFailed` with the message unless the condition holds."""
     if not condition:
@@ -118,17 +161,21 @@ def passed(what: str) -> None:
     print(f"{what}: the checks in this cell pass.")
 
 
+def _keys(mapping: Mapping[str, Any]) -> str:
+    return f"the keys {', '.join(map(str, mapping))}" if mapping else "no keys"
+
+
 def _as_array(what: str, value: Any) -> np.ndarray:
     if value is None:
         raise CheckFailed(f"{what}: the answer is None. Is there a return at the end of the function?")
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = (value.double() if value.is_floating_point() else value).numpy()
     try:
+        if hasattr(value, "detach"):
+            dense = value.detach().cpu()
+            value = (dense.double() if dense.is_floating_point() else dense).numpy()
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         kind = type(value).__name__
-        raise CheckFailed(f"{what}: the answer is a {kind}; expected numbers, an array or a tensor") from None
+        raise CheckFailed(f"{what}: the answer is a {kind}; expected numbers, an array or a dense tensor") from None
 
 
 def _close(a: np.ndarray, b: np.ndarray, rtol: float, atol: float) -> bool:

@@ -85,10 +85,13 @@ def _pack_array(name: str, array: np.ndarray, dtype: str, chunks: list[bytes]) -
 def _pack_tensor(tensor: Any, chunks: list[bytes]) -> dict:
     import torch
 
-    plain = torch.Tensor.detach(tensor).to("cpu").contiguous()
-    dtype = str(plain.dtype).removeprefix("torch.")
-    # NumPy has no bfloat16: its bytes travel as 16-bit integers.
-    array = (plain.view(torch.int16) if dtype == "bfloat16" else plain).numpy()
+    try:
+        plain = torch.Tensor.detach(tensor).to("cpu").contiguous()
+        dtype = str(plain.dtype).removeprefix("torch.")
+        # NumPy has no bfloat16: its bytes travel as 16-bit integers.
+        array = (plain.view(torch.int16) if dtype == "bfloat16" else plain).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, on no device
+        raise WireError("a tensor that is not dense (sparse, perhaps); expected plain numbers") from error
     return _pack_array("tensor", array.reshape(tuple(plain.shape)), dtype, chunks)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.grading.checks import CheckFailed, expect, expect_refusal, expect_that, gradient
+from course_lib.grading.checks import CheckFailed, expect, expect_dict, expect_refusal, expect_that, gradient
 
 
 def message(*args, **options) -> str:
@@ -40,6 +40,7 @@ def test_unknown_mistakes_are_described():
     assert "Is there a return" in message(None, 1.0)
     assert "is a dict" in message({}, 1.0)
     assert "is a str" in message("one", 1.0)
+    assert "expected numbers, an array or a dense tensor" in message(torch.eye(2).to_sparse(), np.eye(2))
     assert "shape is (1, 2); expected (2,)" in message([[1, 2]], [1, 2])
 
 
@@ -52,6 +53,31 @@ def test_tolerance():
 def test_nan_is_right_only_where_it_is_expected():
     expect("it", [math.nan, 1.0], [math.nan, 1.0])
     assert message([1.0, math.nan], [math.nan, 1.0])
+
+
+def test_dicts_are_compared_key_by_key():
+    want = {"a": [1, 0], "b": [[2.0]]}
+
+    def told(got, **options) -> str:
+        with pytest.raises(CheckFailed) as failure:
+            expect_dict("it", got, want, **options)
+        return str(failure.value)
+
+    expect_dict("it", {"b": torch.tensor([[2.0]]), "a": torch.tensor([True, False])}, want)
+    mistakes = {
+        "upside down": {"a": [0, 1], "b": [[2.0]]},
+        "b is lost": {"a": [1, 0]},
+        "it overflowed": {**want, "b": math.nan},
+    }
+    assert told({"a": [0, 1], "b": [[2.0]]}, because=mistakes) == "it: upside down"
+    assert told({"a": np.array([1, 0])}, because=mistakes) == "it: b is lost"
+    assert told({"a": [1, 0], "b": [[math.nan]]}, because=mistakes) == "it: it overflowed"
+    assert told({"a": [1, 1], "b": [[2.0]]}, because=mistakes) == "it, a: got [1., 1.]; expected [1., 0.]"
+    assert told({"a": [1, 0]}) == "it: the answer has the keys a; expected the keys a, b"
+    assert told({}) == "it: the answer has no keys; expected the keys a, b"
+    assert "it, b: the answer is None" in told({"a": [1, 0], "b": None})
+    assert "Is there a return" in told(None)
+    assert "is a list; expected a dict" in told([1, 0])
 
 
 def test_conditions_and_refusals():
