@@ -14,18 +14,29 @@ from dataclasses import replace
 
 import torch
 
-from reproduce import features_digits, features_mnist, hinton_mnist, lottery_mnist
+from reproduce import (
+    features_digits,
+    features_mnist,
+    hinton_mnist,
+    lottery_mnist,
+    pruning_filters,
+    pruning_rewinding,
+    pruning_weights,
+)
 from reproduce.figure import draw
 from reproduce.ledger import judge_all, record_outcome
 from reproduce.mnist import FULL
 from reproduce.page import write_page
 from reproduce.record import FULL_RESULTS, RESULTS, Experiment, carry_out
 
+WITH_FULL_SCALE = (hinton_mnist, lottery_mnist)
+MODULES = (
+    *(hinton_mnist, features_mnist, features_digits),
+    *(lottery_mnist, pruning_rewinding, pruning_weights, pruning_filters),
+)
 EXPERIMENTS = {
     experiment().name: experiment
-    for module in (
-        (hinton_mnist, lottery_mnist) if FULL else (hinton_mnist, features_mnist, features_digits, lottery_mnist)
-    )
+    for module in (WITH_FULL_SCALE if FULL else MODULES)
     for experiment in module.EXPERIMENTS
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,64 @@ def _percent_sooner(first: Differences, second: Differences) -> Differences:
     return {seed: 100 * (1 - ratio) for seed, ratio in _ratio(first, second).items()}
 
 
+def _keys(name: str, first: str, second: str, **case: object) -> Callable[[Path], Differences]:
+    """One number of a run minus another of the same run."""
+
+    def differences(folder: Path) -> Differences:
+        record = load_record(name, folder)
+        return minus(values_of(record, first, **case), values_of(record, second, **case))
+
+    return differences
+
+
+def _value(name: str, key: str, less: float = 0, **case: object) -> Callable[[Path], Differences]:
+    """A number of a run, less a number that is known."""
+    return lambda folder: {s: v - less for s, v in values_of(load_record(name, folder), key, **case).items()}
+
+
+def _behind_over_barriers(folder: Path) -> Differences:
+    """Spearman's correlation over a seed's six sparse networks: error barrier, and how far behind the dense one."""
+    record = load_record("lottery_rewinding", folder)
+    tickets: dict[int, list[dict]] = {}
+    for run in record["runs"]:
+        tickets.setdefault(run["seed"], []).append(run)
+    return {
+        seed: rank_correlation([run["error_barrier"] for run in group], [run["behind_dense"] for run in group])
+        for seed, group in tickets.items()
+        if len(group) == 6
+    }
+
+
+def rank_correlation(first: list[float], second: list[float]) -> float:
+    """Spearman's: equal numbers share their rank; 0 where all numbers are equal."""
+    ranks = [[sum(w < v for w in row) + sum(w == v for w in row) / 2 for v in row] for row in (first, second)]
+    return statistics.correlation(*ranks) if all(len(set(values)) > 1 for values in ranks) else 0.0
+
+
+def _grown(folder: Path) -> Differences:
+    """How far the rewound learning rate is ahead of fine-tuning: at the highest sparsity minus at the lowest."""
+    gaps = [_ways(f"narrow, {sparsity}", "learning rate rewound", "fine-tuned")(folder) for sparsity in ("95%", "20%")]
+    return minus(*gaps)
+
+
+def _ways(network: str, first: str, second: str) -> Callable[[Path], Differences]:
+    """Two ways to retrain one network."""
+    return _methods("lottery_retraining", "test_accuracy", f"{network}, {first}", f"{network}, {second}")
+
+
+def _retraining(first: str, second: str) -> Callable[[Path], Differences]:
+    return _methods("pruning_retraining", "test_accuracy", first, second)
+
+
+def _layers(net: str) -> Callable[[Path], Differences]:
+    worst, first = "test_accuracy_worst_other_pruned", "test_accuracy_first_layer_pruned"
+    return _keys("pruning_layers", worst, first, method=net)
+
+
+def _filters(name: str, first: str, second: str) -> Callable[[Path], Differences]:
+    return _methods(f"pruning_filters_{name}", "test_accuracy", first, second)
+
+
 DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F1.1a": _methods("hinton_small", "test_errors", "alone", "distilled"),
     "F1.1b": _behind_the_large_net,
@@ -134,6 +193,39 @@ DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F3b.4a": _lottery("test_accuracy", ("ticket", 12), ("one-shot", 12)),
     "F3b.4b": _lottery("test_accuracy", ("ticket", 15), ("one-shot", 15)),
     "F3b.5": _lottery("test_accuracy", ("ticket", 9), ("random mask", 9)),
+    "F3a.1": _retraining("one-shot", "pruned"),
+    "F3a.2a": _retraining("iterative", "one-shot"),
+    "F3a.2b": _retraining("iterative, longer", "one-shot"),
+    "F3a.3a": _methods("pruning_penalty", "test_accuracy_pruned", "L1", "L2"),
+    "F3a.3b": _methods("pruning_penalty", "test_accuracy_retrained", "L2", "L1"),
+    "F3a.4-lenet": _layers("LeNet-300-100"),
+    "F3a.4-conv": _layers("SmallConvNet"),
+    "F3a.5a": _retraining("one-shot", "drawn anew"),
+    "F3a.5b": _retraining("one-shot", "drawn anew, longer"),
+    "F3c.1a": _methods("lottery_stability", "error_barrier", "residual, 0%", "residual, 10%"),
+    "F3c.1b": _value("lottery_stability", "error_barrier", method="LeNet, 0%"),
+    "F3c.2a": _methods("lottery_rewinding", "test_accuracy", "residual, ticket from 10%", "residual, ticket from 0%"),
+    "F3c.2b": _methods("lottery_rewinding", "test_accuracy", "LeNet, ticket from 10%", "LeNet, ticket from 0%"),
+    "F3c.3a": _methods(
+        "lottery_rewinding", "error_barrier", "residual, random mask from 0%", "residual, ticket from 0%"
+    ),
+    "F3c.3b": _behind_over_barriers,
+    "F3d.1a": _ways("narrow, 95%", "learning rate rewound", "fine-tuned"),
+    "F3d.1b": _ways("narrow, 95%", "weights rewound", "fine-tuned"),
+    "F3d.1c": _ways("narrow, 95%", "learning rate rewound", "weights rewound"),
+    "F3d.2": _grown,
+    "F3d.3": _ways("wide, 20%", "fine-tuned", "learning rate rewound"),
+    "F4.1a-conv": _filters("damage", "smallest L1", "random"),
+    "F4.1b-conv": _filters("damage", "random", "largest L1"),
+    "F4.2-conv": _filters("damage", "smallest L1", "smallest L2"),
+    "F4.3a-conv": _filters("retraining", "pruned", "from scratch, 4 epochs"),
+    "F4.3b-conv": _filters("retraining", "pruned", "from scratch, 14 epochs"),
+    "F4.4a-conv": _value("pruning_filters_speed", "speed_up_filters"),
+    "F4.4b-conv": _value("pruning_filters_speed", "speed_up_weights", less=1),
+    "F4.5a-conv": _keys("pruning_filters_ranks", "correlation_taylor", "correlation_norm"),
+    "F4.5b-conv": _keys("pruning_filters_ranks", "correlation_norm", "correlation_random"),
+    "F4.6a-conv": _filters("rounds", "in rounds", "at once"),
+    "F4.6b-conv": _filters("rounds", "in rounds, retrained", "at once, retrained"),
 }
 
 

@@ -27,6 +27,17 @@ RECORDS = (
     "digits_smoothing",
     "digits_deep",
     "lottery_lenet",
+    "lottery_stability",
+    "lottery_rewinding",
+    "lottery_retraining",
+    "pruning_retraining",
+    "pruning_penalty",
+    "pruning_layers",
+    "pruning_filters_damage",
+    "pruning_filters_retraining",
+    "pruning_filters_ranks",
+    "pruning_filters_rounds",
+    "pruning_filters_speed",
 )
 SIGNS = {"confirmed": "✓ confirmed", "refuted": "✗ refuted", "null": "○ null", "untested": "untested"}
 NOT_SHOWN = ("seed", "temperature", "minutes", "count_of_classes", "shift")

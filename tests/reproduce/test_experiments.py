@@ -9,7 +9,16 @@ from torch.utils.data import TensorDataset
 from course_lib.data.images import DIGITS, ImageData
 from course_lib.distillation.hinton import with_teacher_logits
 from course_lib.models.vision import SmallConvNet, mlp
-from reproduce import features_digits, features_mnist, hinton_mnist, lottery_mnist
+from reproduce import (
+    features_digits,
+    features_mnist,
+    hinton_mnist,
+    lottery_mnist,
+    pruning_filters,
+    pruning_rewinding,
+    pruning_weights,
+)
+from reproduce.__main__ import MODULES
 from reproduce.ledger import DIFFERENCES
 from reproduce.page import _section
 from reproduce.record import carry_out
@@ -20,7 +29,6 @@ def made_up(count: int, seed: int) -> TensorDataset:
     return TensorDataset(torch.randn(count, 1, 28, 28, generator=generator), torch.arange(count) % 10)
 
 
-MODULES = (hinton_mnist, features_mnist, features_digits, lottery_mnist)
 EVERY = [make for module in MODULES for make in module.EXPERIMENTS]
 
 
@@ -51,13 +59,53 @@ def tiny(monkeypatch, tmp_path_factory):
         monkeypatch.setattr(features_mnist, name, replace(getattr(features_mnist, name), epochs=1))
     for name in ("TEACHER", "STUDENT", "DEEP_FIT", "DEEP_HALF"):
         monkeypatch.setattr(features_digits, name, replace(getattr(features_digits, name), epochs=1))
-    features_digits.teacher.cache_clear()
     monkeypatch.setattr(lottery_mnist, "mnist", lambda: data)
     monkeypatch.setattr(lottery_mnist, "LENET", replace(lottery_mnist.LENET, epochs=1))
     monkeypatch.setattr(lottery_mnist, "LOOK", 2)
     monkeypatch.setattr(lottery_mnist, "CACHE", tmp_path_factory.mktemp("lottery"))
+    tiny_pruning(monkeypatch, data)
+    cached = (features_digits.teacher, *CACHED)
+    for function in cached:
+        function.cache_clear()
     yield
-    features_digits.teacher.cache_clear()
+    for function in cached:
+        function.cache_clear()
+
+
+CACHED = (
+    *(pruning_weights.dense, pruning_weights.convolutional, pruning_filters.some_cases, pruning_filters.dense),
+    *(pruning_rewinding._trajectory, pruning_rewinding._lottery, pruning_rewinding._to_prune),
+)
+
+
+def tiny_pruning(monkeypatch, data):
+    """The experiments on pruning: few pictures, narrow networks, one epoch where the number does not matter."""
+    for module in (pruning_weights, pruning_filters, pruning_rewinding):
+        monkeypatch.setattr(module, "mnist", lambda: data)
+    small = tuple(
+        TensorDataset(part.tensors[0][..., ::2, ::2].contiguous(), part.tensors[1]) for part in (data.train, data.test)
+    )
+    for module, name, value in (
+        (pruning_rewinding, "half_size", lambda cases: small),
+        (pruning_rewinding, "LENET_CASES", 200),
+        (pruning_rewinding, "WIDTHS", {"narrow": (2, 3, 4), "wide": (4, 6, 8)}),
+        (pruning_weights, "CASES", 200),
+        (pruning_weights, "CHANNELS", (4, 6, 8)),
+        (pruning_filters, "CASES", 200),
+        (pruning_filters, "SCORED_ON", 50),
+        (pruning_filters, "CHANNELS", (8, 16, 16)),
+        (pruning_filters, "TIMED_CHANNELS", (4, 8, 8)),
+    ):
+        monkeypatch.setattr(module, name, value)
+    for module, name in (
+        (pruning_rewinding, "RESIDUAL"),
+        (pruning_rewinding, "LENET"),
+        (pruning_weights, "DENSE"),
+        (pruning_weights, "LONGEST"),
+        (pruning_weights, "CONVOLUTIONAL"),
+        (pruning_filters, "DENSE"),
+    ):
+        monkeypatch.setattr(module, name, replace(getattr(module, name), epochs=1))
 
 
 @pytest.mark.parametrize("make", EVERY, ids=lambda make: make.__name__)
