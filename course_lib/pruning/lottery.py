@@ -41,6 +41,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.checkpoints import weights_of
 from course_lib.device import check_model, seeded
+from course_lib.evaluation import check_data
 from course_lib.layers import match_names, prunable_weights
 from course_lib.pruning.config import PruningConfig
 from course_lib.pruning.held import held_masks, hold_masks, release_masks
@@ -181,6 +182,7 @@ class _Rounds:
     fit_options: dict
 
     def __init__(self, model, train, config: FitConfig, pruning: PruningConfig, folder) -> None:
+        check_data("train", train)
         self.model, self.train, self.config, self.pruning = model, train, config, pruning
         self.names = list(prunable_weights(model, pruning.targets))
         self.shares = dict.fromkeys(self.names, pruning.rate)
