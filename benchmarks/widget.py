@@ -1,23 +1,37 @@
-"""A move of the temperature widget: in the kernel, and from key press to picture in a real browser.
+"""A move of each widget: in the kernel, and from key press to picture in a real browser.
 
-Aim: under 100 ms. The part in the browser needs Chromium, and runs lesson 01 as far as the widget.
+Aim: under 100 ms. The part in the browser needs Chromium, and runs each lesson as far as its widget.
 """
 
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.interleave import Row, spread
 from course_lib.data.images import load_images
+from course_lib.models.vision import mlp
+from course_lib.pruning.criteria import magnitude, random_scores
+from course_lib.pruning.masks import local_masks
+from course_lib.widgets.rounds import MaskRounds, rounds_widget
+from course_lib.widgets.sparsity import sparsity_widget
 from course_lib.widgets.temperature import temperature_widget
-from tests.browser.lab import LESSON, Lab, open_page, press_and_wait, running_lab, watch, why_not
+from tests.browser.lab import picture_of, press_and_wait, why_not, widget_cell
 
-TITLE = "The temperature widget"
+if TYPE_CHECKING:
+    from ipywidgets import SelectionSlider
+
+TITLE = "The widgets"
 NOTE = "In the kernel: numbers to PNG. In the browser: key press to the picture on the page, through a real JupyterLab."
 AIM = 100.0
+SLIDERS = {  # tag of the cell -> what a move of its first slider shows
+    "widget-temperature": "another temperature",
+    "widget-sparsity": "another sparsity",
+    "widget-rounds": "another round",
+}
 
 
 def judge(what: str, milliseconds: list[float]) -> Row:
@@ -35,33 +49,50 @@ def judge(what: str, milliseconds: list[float]) -> Row:
     }
 
 
-def in_the_kernel(rounds: int) -> list[Row]:
-    """Every value of the slider, and every picture of the choice, ``rounds`` times."""
+def sliders() -> dict[str, "SelectionSlider"]:
+    """The sliders of all widgets, by what a move of each shows."""
     digits = load_images("digits")
     pictures = digits.picture(digits.test.tensors[0][:5])
     logits = 5 * torch.randn(5, 10, generator=torch.Generator().manual_seed(0))
-    slider, choice, *_ = temperature_widget(logits, pictures, digits.class_names).children
-    times: dict[str, list[float]] = {"another temperature, in the kernel": [], "another picture, in the kernel": []}
-    for control, kept in zip((slider, choice), times.values(), strict=True):
-        for index in [*range(len(control.options))] * rounds:
-            if index != control.index:
+    temperature, picture, *_ = temperature_widget(logits, pictures, digits.class_names).children
+    model = mlp([64, 32, 10])
+    scores = {"magnitude": magnitude(model)} | {f"random {seed}": random_scores(model, seed=seed) for seed in (0, 1)}
+    sparsity, criterion, scope, *_ = sparsity_widget(model, digits.test, scores, sparsity=0.8).children
+    masks = [local_masks(scores["magnitude"], 1 - 0.8**number) for number in range(16)]
+    lines = {name: [0.9 + 0.001 * number for number in range(16)] for name in ("ticket", "random mask")}
+    rounds, *_ = rounds_widget(MaskRounds(masks, (8, 8), accuracies=lines, picture=pictures[0])).children
+    names = ("temperature", "picture", "sparsity", "criterion", "scope", "round")
+    found = (temperature, picture, sparsity, criterion, scope, rounds)
+    return {f"another {name}": slider for name, slider in zip(names, found, strict=True)}
+
+
+def in_the_kernel(rounds: int) -> list[Row]:
+    """Every value of every slider, ``rounds`` times."""
+    rows = []
+    for what, slider in sliders().items():
+        times = []
+        for index in [*range(len(slider.options))] * rounds:
+            if index != slider.index:
                 start = time.perf_counter()
-                control.index = index
-                kept.append(1000 * (time.perf_counter() - start))
-    return [judge(what, kept) for what, kept in times.items()]
+                slider.index = index
+                times.append(1000 * (time.perf_counter() - start))
+        rows.append(judge(f"{what}, in the kernel", times))
+    return rows
 
 
-def in_the_browser(moves: int) -> list[Row]:
-    """Along the slider and back, from lesson 01."""
-    with tempfile.TemporaryDirectory() as scratch, running_lab(LESSON, Path(scratch)) as url, open_page() as page:
-        cell = Lab(page, url).run_until("widget-temperature")
-        image = cell.locator("img.widget-image")
-        image.wait_for()
-        watch(image)
-        cell.get_by_role("slider").first.focus()
-        keys = (["ArrowRight"] * 20 + ["ArrowLeft"] * 20) * (moves // 40 + 1)
-        times = [press_and_wait(image, key, timeout=30) for key in keys[:moves]]
-    return [judge("another temperature, in the browser", times)]
+def in_the_browser(tag: str, moves: int) -> list[float]:
+    """Milliseconds of so many moves along the first slider of the cell with ``tag``, to the end and back."""
+    with tempfile.TemporaryDirectory() as scratch, widget_cell(tag, Path(scratch)) as cell:
+        slider = cell.get_by_role("slider").first
+        slider.focus()
+        times, key = [], "ArrowRight"
+        for _ in range(moves):
+            if slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax"):
+                key = "ArrowLeft"
+            elif slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemin"):
+                key = "ArrowRight"
+            times.append(press_and_wait(picture_of(cell), key, timeout=30))
+    return times
 
 
 def run(*, quick: bool = False) -> list[Row]:
@@ -69,4 +100,5 @@ def run(*, quick: bool = False) -> list[Row]:
     rows = in_the_kernel(1 if quick else 3)
     if reason := why_not():
         return [*rows, {"what": f"in the browser: not measured, {reason}"}]
-    return [*rows, *in_the_browser(10 if quick else 80)]
+    moves = 10 if quick else 80
+    return rows + [judge(f"{what}, in the browser", in_the_browser(tag, moves)) for tag, what in SLIDERS.items()]

@@ -1,10 +1,12 @@
 """A real JupyterLab and a real Chromium, for the tests, the screenshots and the benchmarks of the widgets.
 
-    with running_lab(LESSON, scratch) as url, open_page() as page:
-        cell = Lab(page, url).run_until("widget-temperature")
+    with widget_cell("widget-temperature", scratch) as cell:
+        cell.get_by_role("slider").first.focus()
+        press_and_wait(picture_of(cell), "ArrowRight")
 
 The server has its own port, token, configuration and working copy, all under ``scratch``, and reaches for nothing
-outside the machine. The lessons mark the cell of a widget with a tag: ``widget-temperature``.
+outside the machine. The lessons mark the cell of a widget with a tag: ``widget-temperature``. A widget whose lesson is
+not there yet comes from a small notebook of its own, in ``small.py``.
 """
 
 import json
@@ -20,13 +22,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
+
 from course_lib.doctor import find_browser
+from tests.browser.small import SMALL
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).resolve().parents[2]
-LESSON = ROOT / "notebooks" / "01_soft_targets.ipynb"
+LESSONS = ROOT / "notebooks"
 WIDE = {"width": 1280, "height": 1000}
 BROWSER_FLAGS = (
     "--no-sandbox",
@@ -201,6 +206,41 @@ class Lab:
         if errors:
             raise RuntimeError("a cell failed:\n" + "\n".join(errors))
         return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+
+
+def notebook_with(tag: str, scratch: Path) -> Path:
+    """The lesson that has a cell with ``tag``; without one, a small notebook made in ``scratch``.
+
+    Raises KeyError for a tag that neither has.
+    """
+    for lesson in sorted(LESSONS.glob("*.ipynb")):
+        if any(tag in cell.metadata.get("tags", []) for cell in nbformat.read(lesson, as_version=4).cells):
+            return lesson
+    cell = nbformat.v4.new_code_cell(SMALL[tag], metadata={"tags": [tag]})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    path = scratch / f"{tag}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+@contextmanager
+def widget_cell(tag: str, scratch: Path, *, pixel_ratio: float = 1) -> Iterator["Locator"]:
+    """The cell with ``tag`` of its lesson, run in a JupyterLab of its own, with the stopwatch on its picture.
+
+    Raises RuntimeError as ``running_lab``, ``open_page`` and ``Lab.run_until`` do.
+    """
+    notebook = notebook_with(tag, scratch)
+    with running_lab(notebook, scratch / "lab") as url, open_page(pixel_ratio=pixel_ratio) as page:
+        cell = Lab(page, url).run_until(tag)
+        picture_of(cell).wait_for()
+        watch(picture_of(cell))
+        yield cell
+
+
+def picture_of(cell: "Locator") -> "Locator":
+    """The picture of the widget in ``cell``."""
+    return cell.locator("img.widget-image")
 
 
 def watch(image: "Locator") -> None:

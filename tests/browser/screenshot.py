@@ -1,43 +1,59 @@
-"""Take the README's picture of the temperature widget, in a real JupyterLab.
+"""Take the README's pictures of the widgets, in a real JupyterLab.
 
-    python -m tests.browser.screenshot
+    python -m tests.browser.screenshot                      all of them
+    python -m tests.browser.screenshot sparsity rounds      some
 
-Writes docs/images/temperature_widget.png, the widget at T = 2, and build/temperature_lab.png, the whole page.
+Writes docs/images/temperature_widget.png and its like, and the whole page to build/temperature_lab.png.
 """
 
 import io
+import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
-from tests.browser.lab import LESSON, ROOT, Lab, open_page, press_and_wait, running_lab, watch
+from tests.browser.lab import ROOT, picture_of, press_and_wait, widget_cell
 
-PICTURE = ROOT / "docs" / "images" / "temperature_widget.png"
-PAGE = ROOT / "build" / "temperature_lab.png"
-MOVES = 3  # along the slider from T = 1 to T = 2
+# The key presses on the first slider from where the lesson starts it to what the picture shows: the key of the first
+# entry as often as its number says, and so on.
+MOVES = {
+    "temperature": [("ArrowRight", 3)],  # from T = 1 to T = 2
+    "sparsity": [],
+    "rounds": [("End", 1)],
+}
 COLOURS = 128  # enough for the edges of the letters, and a third of the bytes
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch, running_lab(LESSON, Path(scratch)) as url:
-        with open_page(pixel_ratio=2) as page:
-            cell = Lab(page, url).run_until("widget-temperature")
-            image = cell.locator("img.widget-image")
-            image.wait_for()
-            watch(image)
+def take(name: str) -> None:
+    """Write the pictures of the widget ``name``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        with widget_cell(f"widget-{name}", Path(scratch), pixel_ratio=2) as cell:
             cell.get_by_role("slider").first.focus()
-            for _ in range(MOVES):
-                press_and_wait(image, "ArrowRight")
-            page.mouse.move(0, 0)
+            for key, times in MOVES[name]:
+                for _ in range(times):
+                    press_and_wait(picture_of(cell), key)
+            cell.page.mouse.move(0, 0)
             widget = cell.locator(".widget-vbox").first.screenshot()
-            whole = page.screenshot()
-    for path, content in ((PICTURE, widget), (PAGE, whole)):
+            whole = cell.page.screenshot()
+    picture, page = ROOT / "docs" / "images" / f"{name}_widget.png", ROOT / "build" / f"{name}_lab.png"
+    for path, content in ((picture, widget), (page, whole)):
         path.parent.mkdir(parents=True, exist_ok=True)
         small = Image.open(io.BytesIO(content)).convert("RGB").quantize(COLOURS)
         small.save(path, optimize=True)
         print(f"{path.relative_to(ROOT)}: {small.width} x {small.height}, {path.stat().st_size / 1000:.0f} kB")
 
 
+def main() -> int:
+    """Take the pictures that the command line names; 1 for a name that is no widget."""
+    names = sys.argv[1:] or list(MOVES)
+    if unknown := [name for name in names if name not in MOVES]:
+        print(f"unknown: {', '.join(unknown)}; expected any of {', '.join(MOVES)}", file=sys.stderr)
+        return 1
+    for name in names:
+        take(name)
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.lab import LESSON, Lab, open_page, picture_digest, press_and_wait, running_lab, watch, why_not
+from tests.browser.lab import picture_digest, picture_of, press_and_wait, why_not, widget_cell
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
@@ -22,17 +22,13 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Locator"]:
     if reason := why_not():
         stop = pytest.fail if os.environ.get("CI") else pytest.skip
         stop(f"the widgets are not tested in a browser: {reason}")
-    with running_lab(LESSON, tmp_path_factory.mktemp("lab")) as url, open_page() as page:
-        cell = Lab(page, url).run_until("widget-temperature")
-        image = cell.locator("img.widget-image")
-        image.wait_for()
-        watch(image)
+    with widget_cell("widget-temperature", tmp_path_factory.mktemp("temperature")) as cell:
         yield cell
 
 
 @pytest.fixture
 def image(cell: "Locator") -> "Locator":
-    return cell.locator("img.widget-image")
+    return picture_of(cell)
 
 
 @pytest.fixture
@@ -41,7 +37,7 @@ def slider(cell: "Locator") -> "Locator":
     slider = cell.get_by_role("slider").first
     slider.focus()
     while (at := float(slider.get_attribute("aria-valuenow"))) != 8:  # T = 1 is the ninth value
-        press_and_wait(cell.locator("img.widget-image"), "ArrowLeft" if at > 8 else "ArrowRight")
+        press_and_wait(picture_of(cell), "ArrowLeft" if at > 8 else "ArrowRight")
     return slider
 
 
