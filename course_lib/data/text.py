@@ -13,7 +13,7 @@ every other. Linzen, Dupoux and Goldberg 2016, "Assessing the Ability of LSTMs t
 (arXiv 1611.01368), ask for the number of the verb in sentences from Wikipedia, and count *attractors*: nouns between
 subject and verb with the other number. The question is theirs; the sentences and the sixteen verb forms are ours.
 
-An encoder of four layers learns it in about 500 steps, to more than 99%; counts of words get about half right::
+An encoder of four layers learns it in about 300 steps, to more than 99%; counts of words get about half right::
 
     data = load_agreement()
     model = Encoder(len(data.vocabulary), data.num_classes, max_length=data.length)
@@ -51,7 +51,7 @@ ADVERBS = ("often", "today", "again", "outside", "slowly", "alone")
 SPECIAL = ("[padding]", "[mask]")  # the tokens with the numbers PADDING and MASK
 LENGTH = 20  # tokens; no sentence is longer
 
-AGREEMENT_FIT = FitConfig(epochs=3, batch_size=64, learning_rate=1e-3, schedule="linear", warmup=0.1, precision="fp32")
+AGREEMENT_FIT = FitConfig(epochs=2, batch_size=64, learning_rate=1e-3, schedule="linear", warmup=0.1, precision="fp32")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ paper                                 here
 
 .. math:: Attention(Q, K, V) = softmax(Q K^T / \sqrt{d_k})\, V
 
-Left out: dropout, segment embeddings, the pooler. Every step is a layer with a name, or a plain function, so that
-layers can be found, replaced and pruned by name, and ``torch.fx`` can trace the model. Heads and hidden units may be
-removed: neither ``num_heads * head_dim`` nor the outputs of ``up`` depend on the width.
+Initial weights are normal with standard deviation 0.02 and biases zero, as in BERT's code; with PyTorch's larger ones
+it learns more slowly, and less of it can be pruned. Left out: dropout, segment embeddings, the pooler. Every step is a
+layer with a name, or a plain function, so that layers can be found, replaced and pruned by name, and ``torch.fx`` can
+trace the model. Heads and hidden units may be removed: ``num_heads * head_dim`` and the outputs of ``up`` do not depend
+on the width.
 
 ``data.text`` has sentences for it, and settings to learn them with.
 """
@@ -123,6 +125,7 @@ class Encoder(nn.Module):
             self.embedding_norm = nn.LayerNorm(width)
             self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(layers))
             self.classifier = nn.Linear(width, classes)
+            self.apply(_initialise)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (N, C) of ``tokens`` (N, L).
@@ -141,6 +144,13 @@ class Encoder(nn.Module):
         masked = (tokens == MASK).int().argmax(1)  # (N,): the first that is true; 0 where none is
         answer = torch.take_along_dim(states, masked[:, None, None], dim=1).squeeze(1)  # (N, L, E) -> (N, E)
         return self.classifier(answer)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
 
 
 def _check_sizes(vocabulary: int, **sizes: int) -> None:

@@ -166,6 +166,8 @@ def test_a_seed_gives_its_weights_and_leaves_the_global_generator_alone():
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["blocks.0.up.weight"], weights[2]["blocks.0.up.weight"])
     assert not torch.equal(weights[0]["blocks.0.up.weight"], weights[0]["blocks.1.up.weight"])
+    assert weights[0]["token.weight"].std().item() == pytest.approx(0.02, rel=0.1)  # as in BERT
+    assert not weights[0]["blocks.0.up.bias"].any()
 
 
 def test_every_parameter_learns():
