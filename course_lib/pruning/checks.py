@@ -18,11 +18,11 @@ def check_numbers(numbers: Sequence[int], count: int, what: str) -> list[int]:
     if isinstance(numbers, (str, int)):
         raise TypeError(f"the {what} are {numbers!r}; expected a list of whole numbers")
     numbers = numbers.tolist() if isinstance(numbers, Tensor) else list(numbers)
-    for each in numbers:
-        if not hasattr(each, "__index__") or isinstance(each, bool):
-            raise TypeError(f"the {what} hold {each!r}; expected whole numbers")
-        if not 0 <= each < count:
-            raise ValueError(f"the {what} hold {each}; expected numbers from 0 to {count - 1}")
+    if wrong := [each for each in numbers if type(each) is bool or not hasattr(each, "__index__")]:
+        raise TypeError(f"the {what} hold {wrong[0]!r}; expected whole numbers")
+    if numbers and not 0 <= min(numbers) <= max(numbers) < count:
+        wrong = next(each for each in numbers if not 0 <= each < count)
+        raise ValueError(f"the {what} hold {wrong}; expected numbers from 0 to {count - 1}")
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"the {what} hold {next(n for n in numbers if numbers.count(n) > 1)} twice; expected it once")
     return [int(each) for each in numbers]
@@ -62,7 +62,8 @@ def check_plain(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
 
 def first_line(error: Exception) -> str:
     """What went wrong, in one line for a message."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    return line if len(line) < 160 else f"{line[:160]}..."
 
 
 def run_quietly(model: nn.Module, example: object) -> object:

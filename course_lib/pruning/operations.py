@@ -206,9 +206,9 @@ def _dims(call: Call) -> tuple[int, ...]:
 
 
 def _chunked(channels: Channels, call: Call, labels: Tensor) -> tuple[Labels, ...] | None:
-    """Into parts of equal size: each has to lose the same channels, or the cut would be elsewhere."""
+    """Into as many parts as asked for, of equal size: each has to lose the same, or the cuts would be elsewhere."""
     parts = tuple(gather(part) for part in call.on(spread(labels, call.tensors[0].shape)))
-    if len({part.shape for part in parts}) > 1:
+    if len(parts) != call.given("chunks") or len({part.shape for part in parts}) > 1:
         return None
     for part in parts:
         channels.tie(parts[0], part)

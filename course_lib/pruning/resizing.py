@@ -183,7 +183,7 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _take(tensor: Tensor, axis: int, kept: Tensor | None) -> Tensor:
-    if kept is None or bool(kept.all()):
+    if kept is None:
         return tensor
     return tensor.index_select(axis, kept.nonzero().squeeze(1).to(tensor.device))
 

@@ -24,6 +24,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from course_lib.device import check_model
 from course_lib.layers import find_layer, match_names
 from course_lib.pruning.checks import check_no_masks, check_numbers, check_plain
 from course_lib.pruning.dependencies import Dependencies, Group, dependencies, groups
@@ -56,11 +57,14 @@ def remove_units(
             several layers share, that is computed by a parametrization, or that has a mask; a model that cannot be
             traced. The model is then as it was.
     """
-    for name in units:
-        if not isinstance(find_layer(model, name), PRODUCERS):
-            kind = type(find_layer(model, name)).__name__
-            raise ValueError(f"layer {name!r} is a {kind}; expected a layer with units: linear, convolution, embedding")
+    check_model(model)
     check_no_masks(model)
+    modules = dict(model.named_modules())
+    for name in units:
+        layer = modules.get(name) or find_layer(model, name)
+        if not isinstance(layer, PRODUCERS):
+            kind = type(layer).__name__
+            raise ValueError(f"layer {name!r} is a {kind}; expected a layer with units: linear, convolution, embedding")
     found = dependencies(model, example)
     removed = torch.zeros(found.count, dtype=torch.bool)
     for name, numbers in units.items():
@@ -145,7 +149,7 @@ def _count(share: float, units: int, name: str) -> int:
 def _decisions(name: str, numbers: Sequence[int], found: Dependencies) -> Tensor:
     """The decisions that removing these units of a layer takes."""
     if name not in found.ends:
-        raise ValueError(f"layer {name!r} is not run in the forward pass as it is now; expected one that is")
+        raise ValueError(f"layer {name!r} is not run by itself in the forward pass; expected one that is")
     makes = found.ends[name].outputs
     return makes[check_numbers(numbers, len(makes), f"units of layer {name!r}")]
 
@@ -164,12 +168,12 @@ def _cuts(model: nn.Module, removed: Tensor, found: Dependencies) -> list[Cut]:
     """What every layer that depends on the removed decisions becomes; nothing is changed yet."""
     touched = {}
     for name, ends in found.ends.items():
-        kept = [None if end is None else ~removed[end] for end in (ends.inputs, ends.outputs)]
-        if all(part is None or bool(part.all()) for part in kept):
-            continue
+        gone = [None if end is None else removed[end] for end in (ends.inputs, ends.outputs)]
+        kept = [~part if part is not None and bool(part.any()) else None for part in gone]  # none: all of them
         if kept[1] is not None and not kept[1].any():
             raise ValueError(f"every unit of layer {name!r} would be removed; expected at least one to be left")
-        touched[name] = kept
+        if any(part is not None for part in kept):
+            touched[name] = kept
     modules = check_plain(model, touched)
     return [cut(modules[name], *kept) for name, kept in touched.items()]
 

@@ -109,10 +109,16 @@ class _Walk:
         source = (node.args or tuple(node.kwargs.values()))[0]
         value, labels = self.values[source], self.labels[source]
         ends, passed = tie_layer(self.channels, module, f"layer {name!r}", labels, value.dim())
-        if isinstance(module, PRODUCERS):
-            state = {key: tensor.to("meta") for key, tensor in module.named_parameters(recurse=False)}
-            args, named = (fx.node.map_arg(each, self.values.get) for each in (node.args, node.kwargs))
-            value = functional_call(module, state, args, named)
+        if isinstance(module, nn.Linear) and value.shape[-1] != module.in_features:
+            raise RuntimeError(f"it takes {module.in_features} numbers and not {value.shape[-1]}")
+        if isinstance(
+            module, (nn.Linear, nn.Embedding)
+        ):  # the shape is known; some operations take long without numbers
+            rows = value.shape[:-1] if isinstance(module, nn.Linear) else value.shape
+            value = module.weight.new_empty((*rows, len(ends.outputs)), device="meta")
+        elif isinstance(module, PRODUCERS):
+            args, named = (fx.node.map_arg(each, self.values.get) for each in (node.args, dict(node.kwargs)))
+            value = _run(module, *args, **named)
         known = self.ends.setdefault(name, ends)
         if known is not ends:  # called before: the same units once more
             self._tie_calls(f"layer {name!r}", known, ends)
@@ -129,7 +135,10 @@ class _Walk:
     def _operation(self, node: fx.Node) -> tuple[object, object]:
         """A function, a method, or a layer without channels of its own."""
         name, function, rest, named = self._called(node)
-        args, keywords = (fx.node.map_arg(each, self.values.get) for each in (node.args, dict(node.kwargs)))
+        args, keywords = (
+            fx.node.map_arg(node.args, self.values.get),
+            dict(fx.node.map_arg(node.kwargs, self.values.get)),
+        )
         if "input" in keywords:  # torch.relu(input=x)
             args = (keywords.pop("input"), *args)
         sources: list[fx.Node] = []
@@ -138,8 +147,9 @@ class _Walk:
         if name == "getitem" and isinstance(args[0], (tuple, list)):
             parts = self.labels[node.args[0]]
             return args[0][args[1]], parts[args[1]] if parts is not None else None
-        if name in ELEMENTWISE and len(pairs) == 1:
-            output = pairs[0][0]  # of the same shape: no need to compute
+        if name in ELEMENTWISE and pairs:
+            shapes = [tensor.shape for tensor, _ in pairs]
+            output = pairs[0][0] if len(pairs) == 1 else pairs[0][0].new_empty(torch.broadcast_shapes(*shapes))
         else:
             output = function(*args, **keywords)
         tensors, labels = zip(*pairs, strict=True) if pairs else ((), ())

@@ -1,0 +1,334 @@
+"""How channels pass through a network: operation by operation, each against a network with silent units."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from course_lib.models.encoder import Encoder
+from course_lib.models.vision import mlp
+from course_lib.pruning.dependencies import groups
+from course_lib.pruning.structured import remove_units
+
+
+class Net(nn.Module):
+    """Layers by name, and a forward pass given as a function of them and the input."""
+
+    def __init__(self, path, **layers):
+        super().__init__()
+        self.path = path
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, inputs):
+        return self.path(self, inputs)
+
+
+def shuffle(x):
+    n, channels, height, width = x.size()
+    return x.view(n, 2, channels // 2, height, width).transpose(1, 2).contiguous().view(n, channels, height, width)
+
+
+def gate(x):
+    one, other = x.chunk(2, dim=1)
+    return one * torch.sigmoid(other)
+
+
+def conv(inputs, outputs, **options):
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+PICTURES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+# Each: the forward pass, its layers, and the units that go together; the first is removed, all of them are silenced.
+FOLLOWED = {
+    "view": (lambda m, x: m.b(m.a(x).view(x.size(0), -1)), {"a": conv(3, 6), "b": nn.Linear(96, 2)}, {"a": [1]}),
+    "reshape": (lambda m, x: m.b(m.a(x).reshape((2, -1))), {"a": conv(3, 6), "b": nn.Linear(96, 2)}, {"a": [5]}),
+    "flatten": (lambda m, x: m.b(torch.flatten(m.a(x), 1)), {"a": conv(3, 6), "b": nn.Linear(96, 2)}, {"a": [0]}),
+    "flatten by name": (
+        lambda m, x: m.b(torch.flatten(input=m.a(x), start_dim=1)),
+        {"a": conv(3, 6), "b": nn.Linear(96, 2)},
+        {"a": [0]},
+    ),
+    "channels last": (
+        lambda m, x: m.c(m.b(m.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)).mean((2, 3)),
+        {"a": conv(3, 6), "b": nn.Linear(6, 5), "c": conv(5, 2)},
+        {"a": [3], "b": [4]},
+    ),
+    "mean and squeeze": (
+        lambda m, x: m.b(m.a(x).mean([2, 3], keepdim=True).squeeze(-1).squeeze(-1)),
+        {"a": conv(3, 6), "b": nn.Linear(6, 2)},
+        {"a": [2]},
+    ),
+    "shuffle": (
+        lambda m, x: m.b(shuffle(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 2)},
+        {"a": [1, 4]},  # one in each half
+    ),
+    "gate": (lambda m, x: m.b(gate(m.a(x))).mean((2, 3)), {"a": conv(3, 6), "b": conv(3, 2)}, {"a": [2, 5]}),
+    "two places": (
+        lambda m, x: m.b(m.a(x)[:, :, 0, 1:].flatten(1)),
+        {"a": conv(3, 6), "b": nn.Linear(18, 2)},
+        {"a": [2]},
+    ),
+    "one above the other": (
+        lambda m, x: m.c(torch.cat([m.a(x), m.b(x)], dim=2)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(3, 6), "c": conv(6, 2)},
+        {"a": [2], "b": [2]},
+    ),
+    "joined twice": (
+        lambda m, x: m.b(torch.cat((y := m.a(x), y), dim=1)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(12, 2)},
+        {"a": [2]},
+    ),
+    "attention to channels": (
+        lambda m, x: m.d((y := m.a(x)) * torch.sigmoid(m.c(F.relu(m.b(F.adaptive_avg_pool2d(y, 1)))))).mean((2, 3)),
+        {"a": conv(3, 6), "b": nn.Conv2d(6, 4, 1), "c": nn.Conv2d(4, 6, 1), "d": conv(6, 2)},
+        {"a": [2], "c": [2]},
+    ),
+    "expand": (
+        lambda m, x: m.b(m.a(x).mean((2, 3), keepdim=True).expand(-1, -1, 4, 4)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 2)},
+        {"a": [2]},
+    ),
+    "a number": (lambda m, x: m.b(2 * m.a(x) / 3).mean((2, 3)), {"a": conv(3, 6), "b": conv(6, 2)}, {"a": [2]}),
+    "pictures made larger": (
+        lambda m, x: m.b(F.interpolate(F.pad(m.a(x), (1, 1, 1, 1)), scale_factor=2)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 2)},
+        {"a": [0]},
+    ),
+    "transposed": (
+        lambda m, x: m.c(m.b(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "b": nn.ConvTranspose2d(6, 5, 2, stride=2), "c": conv(5, 2)},
+        {"a": [0], "b": [3]},
+    ),
+    "transposed, in groups": (
+        lambda m, x: m.c(m.b(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "b": nn.ConvTranspose2d(6, 4, 2, groups=2), "c": conv(4, 2)},
+        {"a": [0, 3], "b": [1, 3]},
+    ),
+    "in groups": (
+        lambda m, x: m.c(m.b(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 4, groups=2), "c": conv(4, 2)},
+        {"a": [0, 3], "b": [1, 3]},
+    ),
+    "depthwise, two filters a channel": (
+        lambda m, x: m.c(m.b(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 12, groups=6), "c": conv(12, 2)},
+        {"a": [4], "b": [8, 9]},
+    ),
+    "one slope a channel": (
+        lambda m, x: m.b(m.p(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "p": nn.PReLU(6), "b": conv(6, 2)},
+        {"a": [4]},
+    ),
+    "one slope for all": (
+        lambda m, x: m.b(m.p(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "p": nn.PReLU(), "b": conv(6, 2)},
+        {"a": [4]},
+    ),
+    "instance norm": (
+        lambda m, x: m.b(m.n(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "n": nn.InstanceNorm2d(6), "b": conv(6, 2)},
+        {"a": [4]},
+    ),
+    "a group for each channel": (
+        lambda m, x: m.b(m.n(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "n": nn.GroupNorm(6, 6), "b": conv(6, 2)},
+        {"a": [4]},
+    ),
+    "norm over places": (
+        lambda m, x: m.b(m.n(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "n": nn.LayerNorm((4, 4)), "b": conv(6, 2)},
+        {"a": [4]},
+    ),
+    "softmax over places": (
+        lambda m, x: m.b((y := m.a(x)) * torch.softmax(y, dim=3)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 2)},
+        {"a": [4]},
+    ),
+    "called twice": (
+        lambda m, x: m.c(F.relu(m.b(F.relu(m.b(m.a(x)))))).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 6), "c": conv(6, 2)},
+        {"a": [4], "b": [4]},
+    ),
+    "sequence": (
+        lambda m, x: m.b(F.max_pool1d(F.gelu(m.a(x.flatten(2))), 2)).mean(-1),
+        {"a": nn.Conv1d(3, 6, 3), "b": nn.Conv1d(6, 2, 1)},
+        {"a": [5]},
+    ),
+    "volume": (
+        lambda m, x: m.b(m.d(m.a(x.unsqueeze(2)))).mean((2, 3, 4)),
+        {"a": nn.Conv3d(3, 6, 1), "d": nn.Dropout3d(), "b": nn.Conv3d(6, 2, 1)},
+        {"a": [5]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_followed(name):
+    path, layers, units = FOLLOWED[name]
+    model = Net(path, **copy.deepcopy(layers)).eval()
+    silent = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer, gone in units.items():
+            into = getattr(silent, layer)
+            if isinstance(into, nn.ConvTranspose2d):  # (in, out / groups, kernel)
+                into.weight[:, [unit % into.weight.shape[1] for unit in gone]] = 0
+            else:
+                into.weight[gone] = 0
+            into.bias[gone] = 0
+    full = model(PICTURES)
+    remove_units(model, {layer: gone[:1] for layer, gone in units.items()}, PICTURES)
+    for layer, gone in units.items():
+        left = getattr(model, layer)
+        before = layers[layer]
+        sizes = ("out_features",) if isinstance(left, nn.Linear) else ("out_channels",)
+        assert all(getattr(left, size) == getattr(before, size) - len(gone) for size in sizes)
+    assert_close(model(PICTURES), silent(PICTURES))
+    assert not torch.allclose(model(PICTURES), full)
+
+
+FIXED = {
+    "a size in the code": (lambda m, x: m.b(m.a(x).view(-1, 96)), nn.Linear(96, 2), "the operation 'view'"),
+    "the same by reshape": (lambda m, x: m.b(m.a(x).reshape(2, 96)), nn.Linear(96, 2), "the operation 'reshape'"),
+    "unflatten": (
+        lambda m, x: m.b(m.a(x).unflatten(1, (2, 3)).flatten(2)).flatten(1),
+        nn.Linear(48, 2),
+        "the operation 'unflatten'",
+    ),
+    "expand": (lambda m, x: m.b(m.a(x).mean((2, 3)).expand(2, 6)), nn.Linear(6, 2), "the operation 'expand'"),
+    "some channels": (lambda m, x: m.b(m.a(x)[:, :4]), conv(4, 2), "the operation 'getitem'"),
+    "channels in another order": (lambda m, x: m.b(m.a(x)[:, [5, 4, 3, 2, 1, 0]]), conv(6, 2), "'getitem'"),
+    "unequal parts": (lambda m, x: m.b(m.a(x).chunk(4, dim=1)[0]), conv(2, 2), "the operation 'chunk'"),
+    "softmax over channels": (lambda m, x: m.b(m.a(x).softmax(1)), conv(6, 2), "the operation 'softmax'"),
+    "mean over channels": (lambda m, x: m.b(m.a(x).mean(1, keepdim=True)), conv(1, 2), "the operation 'mean'"),
+    "mean of all": (lambda m, x: m.b(x) * m.a(x).mean(), conv(3, 2), "the operation 'mean'"),
+    "products": (lambda m, x: m.b(m.a(x) @ m.a(x).transpose(2, 3)), conv(6, 2), "the operation 'matmul'"),
+    "its input again": (lambda m, x: m.b(m.a(x)[:, :] + x.repeat(1, 2, 1, 1)), conv(6, 2), "the operation 'add'"),
+    "channels onto pictures": (
+        lambda m, x: m.b(F.pixel_shuffle(m.a(x)[:, :, :, :].repeat(1, 2, 1, 1), 2)),
+        conv(3, 2),
+        "'repeat'",
+    ),
+    "a tensor of the code": (lambda m, x: m.b(m.a(x) * torch.ones(6, 1, 1)), conv(6, 2), "the operation 'mul'"),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed(name):
+    path, last, reason = FIXED[name]
+    model = Net(path, a=conv(3, 6), b=last)
+    names = set(vars(model))
+    group = next(group for group in groups(model, PICTURES) if "a" in group.layers)
+    assert reason in group.fixed and not group.output
+    with pytest.raises(ValueError, match="units of layer 'a' cannot be removed: .*needs all of them"):
+        remove_units(model, {"a": [0]}, PICTURES)
+    assert set(vars(model)) == names  # the tensors of the code that torch.fx puts on a model are gone
+    model(PICTURES)
+
+
+def test_one_channel_that_meets_many_stays():
+    model = Net(lambda m, x: m.c(m.a(x) * torch.sigmoid(m.b(x))), a=conv(3, 6), b=conv(3, 1), c=conv(6, 2))
+    tied = {group.layers: group.fixed for group in groups(model, PICTURES)}
+    assert tied[("a",)] is None and "spreads it over many channels" in tied[("b",)]
+
+
+def test_layers_that_pytorch_computes_as_a_whole():
+    attention = nn.MultiheadAttention(6, 2, batch_first=True)
+    model = Net(lambda m, x: m.b(m.t(y := m.a(x.flatten(2).transpose(1, 2)), y, y)[0]), a=nn.Linear(3, 6), t=attention)
+    model.b = nn.Linear(6, 2)
+    assert [group.fixed for group in groups(model, PICTURES)][:1] == ["layer 't' needs all of them"]
+    with pytest.raises(ValueError, match="layer 't.out_proj' is not run by itself"):
+        remove_units(model, {"t.out_proj": [0]}, PICTURES)
+
+
+def test_a_norm_over_channels_takes_its_mean_over_those_that_are_left():
+    model = nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6), nn.Linear(6, 2))
+    inputs, left = torch.randn(5, 3), [0, 1, 3, 5]
+    by_hand = F.layer_norm(model[0](inputs)[:, left], (4,)) @ model[2].weight[:, left].T + model[2].bias
+    remove_units(model, {"0": [2, 4]}, inputs)
+    assert model[1].normalized_shape == (4,)
+    assert_close(model(inputs), by_hand)
+
+
+def test_groups_of_a_group_norm_stay_equally_large():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.Conv2d(6, 2, 1))
+    remove_units(model, {"0": [0]}, PICTURES)
+    assert (model[0].out_channels, model[1].num_channels, model[1].num_groups) == (4, 4, 2)
+    assert model(PICTURES).shape == (2, 2, 4, 4)
+
+
+def test_an_embedding_and_the_stream_of_an_encoder():
+    model = Encoder(20, 3, width=8, layers=2, heads=2, hidden=12).eval()
+    tokens = torch.randint(2, 20, (2, 5))
+    tied = {group.layers[0]: group for group in groups(model, tokens)}
+    stream = ("token", "position", *(f"blocks.{i}.{part}" for i in (0, 1) for part in ("attention.output", "down")))
+    assert tied["token"].layers == stream and tied["token"].fixed is None
+    assert "unflatten" in tied["blocks.0.attention.query"].fixed  # heads are removed otherwise
+    silent = copy.deepcopy(model)
+    silent.blocks[1].down.weight.data[:, [3, 4]] = 0
+    remove_units(model, {"blocks.1.up": [3, 4]}, tokens)
+    assert_close(model(tokens), silent(tokens))
+    remove_units(model, {"blocks.0.down": [7]}, tokens)
+    assert model.token.weight.shape == (20, 7) and model.token.embedding_dim == 7
+    assert model.blocks[1].attention.query.weight.shape == (8, 7) and model.classifier.in_features == 7
+    assert model.embedding_norm.normalized_shape == (7,) and model(tokens).shape == (2, 3)
+
+
+class TwoModes(nn.Module):
+    """While it trains, a second head reads the features."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.head, self.extra = nn.Linear(3, 6), nn.Linear(6, 2), nn.Linear(6, 2)
+
+    def forward(self, inputs):
+        features = torch.relu(self.features(inputs))
+        return (self.head(features), self.extra(features)) if self.training else self.head(features)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_head_that_only_training_has(training):
+    model = TwoModes().train(training)
+    remove_units(model, {"features": [0, 2]}, torch.zeros(1, 3))
+    assert model.head.in_features == model.extra.in_features == 4
+    assert model.training is training and model.features.training is training
+    assert [part.shape for part in model.train()(torch.zeros(1, 3))] == [(1, 2), (1, 2)]
+
+
+def test_optional_arguments_and_examples_of_several_kinds():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, inputs, scale=None, *, twice=False):
+            hidden = self.a(inputs) if scale is None else self.a(inputs) * scale
+            return self.b(hidden + hidden if twice else hidden)
+
+    inputs, scale = torch.randn(4, 3), torch.randn(4, 1)
+    for example in (inputs, (inputs,), (inputs, scale), {"inputs": inputs, "scale": scale, "twice": True}):
+        model = Scaled()
+        remove_units(model, {"a": [0]}, example)
+        assert model.b.in_features == 5
+        assert [group.decisions for group in groups(model, example)] == [5, 2]
+
+
+def test_a_path_that_depends_on_the_input():
+    class Choosy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.out = mlp([3, 6, 4]), nn.Linear(4, 2)
+
+        def forward(self, inputs):
+            hidden = self.part(inputs)
+            return self.out(hidden if hidden.sum() > 0 else -hidden)
+
+    model = Choosy()
+    with pytest.raises(ValueError, match="torch.fx cannot trace Choosy .*TraceError"):
+        remove_units(model, {"part.1": [0]}, torch.zeros(1, 3))
+    remove_units(model.part, {"1": [0]}, torch.zeros(1, 3))  # what can be traced can be pruned
+    assert model.part[3].in_features == 5 and model(torch.zeros(1, 3)).shape == (1, 2)
