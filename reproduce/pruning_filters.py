@@ -18,12 +18,12 @@ from torch.utils.data import TensorDataset
 from course_lib.data.images import fraction
 from course_lib.evaluation import evaluate
 from course_lib.measure.work import latencies
-from course_lib.models.vision import SmallConvNet
+from course_lib.models.vision import SmallConvNet, lenet_300_100
 from course_lib.pruning.criteria import magnitude, unit_norm, unit_random
 from course_lib.pruning.held import apply_masks
 from course_lib.pruning.masks import global_masks
 from course_lib.pruning.oracle import leave_one_out
-from course_lib.pruning.structured import remove_units
+from course_lib.pruning.structured import lowest_units, remove_units
 from course_lib.pruning.taylor import unit_taylor
 from course_lib.training import FitConfig, fit
 from reproduce.mnist import mnist
@@ -34,6 +34,10 @@ CHANNELS = (16, 32, 32)
 DENSE = FitConfig(epochs=10, batch_size=100, learning_rate=2e-3, schedule="cosine", precision="fp32")
 RETRAINING = FitConfig(epochs=4, batch_size=100, learning_rate=5e-4, precision="fp32")
 SHARE = 0.5  # of the filters of each convolution, that go
+FIRST_SHARE = 0.125  # where nothing is retrained
+LENET = FitConfig(epochs=10, batch_size=100, learning_rate=1.2e-3, precision="fp32")
+LENET_CASES = 10_000
+HIDDEN = ("1", "3")  # the hidden layers of LeNet-300-100, by name
 ROUNDS = 4
 DRAWS = 5  # of the random choice, which counts with its mean
 SCORED_ON = 1000  # training pictures
@@ -54,6 +58,15 @@ def dense(seed: int) -> nn.Module:
     """The trained network."""
     model = SmallConvNet(CHANNELS, seed=seed)
     fit(model, some_cases(), replace(DENSE, seed=seed), progress=False)
+    return model
+
+
+@cache
+def lenet(seed: int) -> nn.Module:
+    """LeNet-300-100, trained: a network without batch norm."""
+    model = lenet_300_100(seed=seed)
+    train = fraction(mnist().train, LENET_CASES / len(mnist().train), seed=0)
+    fit(model, train, replace(LENET, seed=seed), progress=False)
     return model
 
 
@@ -82,27 +95,36 @@ def _scored_on() -> TensorDataset:
 
 
 def damage() -> Experiment:
-    """Which filters are missed most, when nothing is retrained?"""
-    choices: dict[str, Callable[[nn.Module, int], Scores]] = {
-        "smallest L1": lambda model, draw: norms(model, 1.0),
-        "smallest L2": lambda model, draw: norms(model, 2.0),
-        "random": lambda model, draw: unit_random(model, nn.Conv2d, seed=draw),
-        "largest L1": lambda model, draw: {name: -score for name, score in norms(model, 1.0).items()},
+    """Which filters, and which hidden units of LeNet-300-100, are missed most when nothing is retrained?"""
+    nets: dict[str, tuple] = {"convolutional": (dense, nn.Conv2d, FIRST_SHARE), "LeNet": (lenet, HIDDEN, SHARE)}
+    choices: dict[str, Callable[..., Scores]] = {
+        "smallest L1": lambda model, targets, draw: unit_norm(model, targets, p=1.0),
+        "smallest L2": lambda model, targets, draw: unit_norm(model, targets, p=2.0),
+        "random": lambda model, targets, draw: unit_random(model, targets, seed=draw),
+        "largest L1": lambda model, targets, draw: {n: -s for n, s in unit_norm(model, targets, p=1.0).items()},
     }
 
     def run(case: Case) -> Numbers:
-        model, choose = dense(case["seed"]), choices[case["method"]]
-        draws = DRAWS if case["method"] == "random" else 1
-        pruned = [without_filters(model, choose(model, 100 * case["seed"] + draw)) for draw in range(draws)]
-        return {"test_accuracy": round(statistics.fmean(map(_accuracy, pruned)), 2)}
+        net, choice = case["method"].split(", ")
+        trained, targets, share = nets[net]
+        model, example, accuracies = trained(case["seed"]), mnist().test.tensors[0][:2], []
+        for draw in range(DRAWS if choice == "random" else 1):
+            scores = choices[choice](model, targets, 100 * case["seed"] + draw)
+            pruned = remove_units(copy.deepcopy(model), lowest_units(scores, share), example)
+            accuracies.append(_accuracy(pruned))
+        return {"test_accuracy": round(statistics.fmean(accuracies), 3)}
 
     return Experiment(
         "pruning_filters_damage",
-        f"How good is a network without {SHARE:.0%} of its filters, before any retraining?",
-        _setting(draws=DRAWS),
-        [{"seed": seed, "method": method} for seed in range(5) for method in choices],
+        f"Before any retraining: {FIRST_SHARE:.1%} of the filters gone, or {SHARE:.0%} of LeNet's hidden units. Which?",
+        _setting(first_share=FIRST_SHARE, draws=DRAWS, fit_lenet=asdict(LENET), cases_lenet=LENET_CASES),
+        [{"seed": seed, "method": f"{net}, {choice}"} for seed in range(5) for net in nets for choice in choices],
         run,
-        notes=(f"The random choice counts with its mean over {DRAWS} draws.",),
+        notes=(
+            f"The random choice counts with its mean over {DRAWS} draws.",
+            "The convolutional network has batch norm behind each convolution, which divides by the scale of each "
+            "filter's output: there the norm of a filter says little. LeNet-300-100 has none.",
+        ),
     )
 
 

@@ -35,10 +35,10 @@ RESIDUAL_CASES = 3000
 BLOCKS = 2  # at each width
 LENET = FitConfig(epochs=10, batch_size=100, learning_rate=1.2e-3, precision="fp32")
 LENET_CASES = 10_000
-WHEN = (0.0, 0.02, 0.1, 0.3)  # shares of the training, after which the examples come in another order
+WHEN = (0.0, 0.02, 0.1)  # shares of the training, after which the examples come in another order
 ROUNDS, RATE = 3, 0.6
 LATER = 0.1  # a share of the training, that tickets are rewound to
-OTHER_ORDERS = (1000, 2000)  # added to the seed
+ORDERS = (0, 1000)  # of the examples: added to the seed
 RETRAINING_FROM = 0.25  # a share of the training: the rest is what each way to retrain has
 SPARSITIES = (0.2, 0.8, 0.95)
 WIDTHS = {"narrow": (8, 16, 32), "wide": (16, 32, 64)}
@@ -98,10 +98,10 @@ def trained(subject: Subject, keep: Iterable[int] = ()) -> tuple[nn.Module, dict
     return model, kept
 
 
-def other_order(
+def in_order(
     subject: Subject, start: dict[str, Tensor], step: int, order: int, masks: Masks | None = None
 ) -> dict[str, Tensor]:
-    """The weights at the end of a training that goes on from ``start`` at ``step``, with another order of examples."""
+    """The weights at the end of a training that goes on from ``start`` at ``step``, with the examples in that order."""
     model = subject.fresh()
     model.load_state_dict(start)
     if masks is not None:
@@ -125,7 +125,7 @@ def stability() -> Experiment:
         subject = SUBJECTS[net](case["seed"])
         step = round(float(share.rstrip("%")) / 100 * subject.steps)
         start = _trajectory(net, case["seed"])[step]
-        first, second = (other_order(subject, start, step, order) for order in OTHER_ORDERS)
+        first, second = (in_order(subject, start, step, order) for order in ORDERS)
         model = subject.fresh()
         barrier = error_barrier(model, first, second, subject.train, subject.test)
         model.load_state_dict(first)
@@ -134,10 +134,10 @@ def stability() -> Experiment:
     return Experiment(
         "lottery_stability",
         "From when on does the order of the examples no longer matter?",
-        _setting(when=WHEN, other_orders=OTHER_ORDERS),
+        _setting(when=WHEN, orders=ORDERS),
         [
             {"seed": seed, "method": f"{net}, {100 * share:g}%"}
-            for seed in range(5)
+            for seed in range(3)
             for net, shares in (("residual", WHEN), ("LeNet", WHEN[:1]))
             for share in shares
         ],
@@ -158,10 +158,11 @@ def tickets() -> Experiment:
         net, kind = case["method"].split(", ")
         subject = SUBJECTS[net](case["seed"])
         done = _lottery(net, case["seed"], LATER if kind == f"ticket from {LATER:.0%}" else 0)
-        masks = done.rounds[-1].masks
+        masks, first = done.rounds[-1].masks, done.rounds[-1].weights
         if kind.startswith("random"):
             masks = random_masks(masks, seed=case["seed"])
-        first, second = (other_order(subject, done.start, done.rewind_step, order, masks) for order in OTHER_ORDERS)
+            first = in_order(subject, done.start, done.rewind_step, ORDERS[0], masks)
+        second = in_order(subject, done.start, done.rewind_step, ORDERS[1], masks)
         model = subject.fresh()
         barrier = error_barrier(model, first, second, subject.train, subject.test)
         accuracies = []
@@ -179,8 +180,8 @@ def tickets() -> Experiment:
     return Experiment(
         "lottery_rewinding",
         f"How good, and how stable, are tickets with {(1 - RATE) ** ROUNDS:.1%} of the weights?",
-        _setting(later=LATER, rounds=ROUNDS, rate=RATE, other_orders=OTHER_ORDERS),
-        [{"seed": seed, "method": f"{net}, {kind}"} for seed in range(5) for net in SUBJECTS for kind in kinds],
+        _setting(later=LATER, rounds=ROUNDS, rate=RATE, orders=ORDERS),
+        [{"seed": seed, "method": f"{net}, {kind}"} for seed in range(4) for net in SUBJECTS for kind in kinds],
         run,
         notes=(
             "The percentage is the part of the training that the weights are rewound to the end of.",

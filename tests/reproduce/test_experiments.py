@@ -73,7 +73,14 @@ def tiny(monkeypatch, tmp_path_factory):
 
 
 CACHED = (
-    *(pruning_weights.dense, pruning_weights.convolutional, pruning_filters.some_cases, pruning_filters.dense),
+    *(
+        pruning_weights.some_cases,
+        pruning_weights.dense,
+        pruning_weights.convolutional,
+        pruning_filters.some_cases,
+        pruning_filters.dense,
+    ),
+    pruning_filters.lenet,
     *(pruning_rewinding._trajectory, pruning_rewinding._lottery, pruning_rewinding._to_prune),
 )
 
@@ -89,9 +96,11 @@ def tiny_pruning(monkeypatch, data):
         (pruning_rewinding, "half_size", lambda cases: small),
         (pruning_rewinding, "LENET_CASES", 200),
         (pruning_rewinding, "WIDTHS", {"narrow": (2, 3, 4), "wide": (4, 6, 8)}),
+        (pruning_weights, "LENET_CASES", 200),
         (pruning_weights, "CASES", 200),
         (pruning_weights, "CHANNELS", (4, 6, 8)),
         (pruning_filters, "CASES", 200),
+        (pruning_filters, "LENET_CASES", 200),
         (pruning_filters, "SCORED_ON", 50),
         (pruning_filters, "CHANNELS", (8, 16, 16)),
         (pruning_filters, "TIMED_CHANNELS", (4, 8, 8)),
@@ -104,6 +113,7 @@ def tiny_pruning(monkeypatch, data):
         (pruning_weights, "LONGEST"),
         (pruning_weights, "CONVOLUTIONAL"),
         (pruning_filters, "DENSE"),
+        (pruning_filters, "LENET"),
     ):
         monkeypatch.setattr(module, name, replace(getattr(module, name), epochs=1))
 
