@@ -1,6 +1,7 @@
 """``training.fit`` beside the loop that one would write by hand: same model, same data, same order of the examples.
 
-Both have to arrive at the same weights before they are timed. Aim: ``fit`` costs at most 5% more.
+All have to arrive at the same weights before they are timed. Aim: ``fit`` costs at most 5% more than the usual loop.
+``fit`` asks for Adam's fused kernels; beside it stands a loop by hand that does so too.
 """
 
 import copy
@@ -15,9 +16,12 @@ from course_lib.models.vision import mlp
 from course_lib.training import FitConfig, fit
 
 TITLE = "The training loop"
-NOTE = "Adam, no validation, no progress bar. Both loops end with the same weights: asserted before they are timed."
+NOTE = (
+    "Adam, no validation, no progress bar. All loops end with the same weights: asserted before they are timed. `fit` "
+    "steps with Adam's fused kernels, which the loop that one usually writes does not ask for."
+)
 AIM = 1.05
-BASE = "by hand"
+BASE, FUSED = "by hand", "by hand, fused"
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,10 @@ CASES = (
 )
 
 
-def by_hand(model: nn.Module, data: TensorDataset, config: FitConfig) -> list[float]:
+def by_hand(model: nn.Module, data: TensorDataset, config: FitConfig, *, fused: bool | None = None) -> list[float]:
     """Train ``model`` in place; the mean loss of each epoch. The order of the examples is that of ``fit``."""
     inputs, labels = data.tensors
-    optimizer = torch.optim.Adam(model.parameters(), config.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=fused)
     means = []
     model.train()
     for epoch in range(config.epochs):
@@ -100,12 +104,13 @@ def run(*, quick: bool = False) -> list[Row]:
         times = interleave(
             {
                 BASE: lambda model, data=data, case=case: by_hand(model, data, case.config),
+                FUSED: lambda model, data=data, case=case: by_hand(model, data, case.config, fused=True),
                 "course_lib": lambda model, data=data, case=case: with_fit(model, data, case.config),
             },
             rounds=3 if quick else 15,
             prepare=lambda start=start: copy.deepcopy(start),
         )
         for row in compare(times, base=BASE):
-            met = {} if row["what"] == BASE else {"aim": f"≤ {AIM}", "met": row["ratio of minima"] <= AIM}
+            met = {} if row["what"] != "course_lib" else {"aim": f"≤ {AIM}", "met": row["ratio of minima"] <= AIM}
             rows.append({"case": case.name, **row, **met})
     return rows
