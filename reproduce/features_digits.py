@@ -53,6 +53,15 @@ def level(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     return temperature * others.expand_as(logits).scatter(1, answer, top).log()
 
 
+def he_weights(model: nn.Module, seed: int) -> None:
+    """Give the linear layers of ``model``, in place, the initial weights of He et al. 2015 (arXiv 1502.01852)."""
+    torch.manual_seed(seed)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+
 def digits_smoothing() -> Experiment:
     """Students of a teacher with label smoothing and of one without."""
 
@@ -100,11 +109,7 @@ def digits_deep() -> Experiment:
         seed, method = case["seed"], case["method"]
         student, shown, train = mlp(DEEP, seed=seed), teacher(seed, 0.0), digits().train
         if method == "he":
-            torch.manual_seed(seed)
-            for layer in student:
-                if isinstance(layer, nn.Linear):
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                    nn.init.zeros_(layer.bias)
+            he_weights(student, seed)
         if method == "hints":
             layers = {"guided_layer": "10", "hint_layer": "2"}
             fit_hints(student, shown, train, replace(DEEP_HALF, seed=seed), **layers, progress=False)

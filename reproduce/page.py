@@ -24,6 +24,7 @@ RECORDS = (
     "features_students",
     "features_students_long",
     "features_deep",
+    "features_deep_sgd",
     "digits_smoothing",
     "digits_deep",
     "lottery_lenet",

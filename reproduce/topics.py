@@ -58,6 +58,8 @@ TOPICS = (
         (
             "**F2.4d-digits** and **F2.4e-digits** repeat F2.4a and F2.4b on new seeds with a margin of 0, after "
             "those had come out null at 20.",
+            "**F2.4d-mnist** to **F2.4f-mnist** ask the question of F2.4a-mnist for a network trained by SGD, after it "
+            "had come out null with Adam; the settings were tried on two other seeds.",
             "**F2.2b-digits** and **F2.5d** to **F2.5f-digits** ask about another pair of teachers on new seeds, "
             "after the first pair (F2.2, F2.5a to F2.5c) had come out partly null.",
         ),

@@ -55,7 +55,7 @@ def tiny(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(features_mnist, "teacher", lambda name: convolutional)
     monkeypatch.setattr(features_mnist, "taught_by", lambda name: with_teacher_logits(convolutional, data.train))
     monkeypatch.setattr(features_mnist, "deep_teacher", lambda: mlp([784, 256, 10]))
-    for name in ("STUDENT", "STUDENT_LONG", "HINTS", "DEEP_FIT", "DEEP_HINTS"):
+    for name in ("STUDENT", "STUDENT_LONG", "HINTS", "DEEP_FIT", "DEEP_HINTS", "DEEP_SGD", "DEEP_SGD_HALF"):
         monkeypatch.setattr(features_mnist, name, replace(getattr(features_mnist, name), epochs=1))
     for name in ("TEACHER", "STUDENT", "DEEP_FIT", "DEEP_HALF"):
         monkeypatch.setattr(features_digits, name, replace(getattr(features_digits, name), epochs=1))
