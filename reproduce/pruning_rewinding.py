@@ -232,7 +232,14 @@ def retraining() -> Experiment:
     return Experiment(
         "lottery_retraining",
         "How to retrain a pruned network: rewind the weights, the learning rate, or neither?",
-        _setting(retraining_from=RETRAINING_FROM, sparsities=SPARSITIES, widths=WIDTHS, blocks_at_a_width=1),
+        {
+            "fit": asdict(RESIDUAL),
+            "cases": RESIDUAL_CASES,
+            "widths": WIDTHS,
+            "blocks": 1,
+            "retraining_from": RETRAINING_FROM,
+            "sparsities": SPARSITIES,
+        },
         [
             {"seed": seed, "method": method}
             for seed in range(5)
