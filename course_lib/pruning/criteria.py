@@ -63,7 +63,7 @@ def random_scores(model: nn.Module, targets: Targets | None = None, *, seed: int
     Raises:
         TypeError, ValueError: as ``layers.prunable_weights``.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = _generator(seed)
     weights = prunable_weights(model, targets)
     return {name: torch.rand(w.shape, generator=generator).to(w.device) for name, w in weights.items()}
 
@@ -96,7 +96,7 @@ def unit_random(model: nn.Module, targets: Targets | None = None, *, seed: int) 
     Raises:
         TypeError, ValueError: as ``gates.unit_layers``.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = _generator(seed)
     rows = {name: _by_unit(layer) for name, layer in unit_layers(model, targets).items()}
     return {name: torch.rand(len(weight), generator=generator).to(weight.device) for name, weight in rows.items()}
 
@@ -113,6 +113,12 @@ def normalise_layers(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     check_finite(scores, "scores")
     return {name: score / max(score.norm().item(), torch.finfo(score.dtype).tiny) for name, score in scores.items()}
+
+
+def _generator(seed: int) -> torch.Generator:
+    """Numbers of their own: with ``seed`` itself the scores would be those that a model of the same seed drew its
+    first weights from, and so put them in order."""
+    return torch.Generator().manual_seed(hash((seed, 1)) % 2**63)  # Python does not randomise the hash of integers
 
 
 def _by_unit(layer: nn.Module) -> Tensor:

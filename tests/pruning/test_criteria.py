@@ -121,6 +121,16 @@ def test_random_scores_follow_the_seed():
     assert all(torch.equal(units[name], units_again[name]) for name in units)
 
 
+def test_random_scores_do_not_follow_the_initial_weights_of_the_same_seed():
+    for seed in range(3):
+        model = mlp([64, 32, 10], seed=seed)
+        for name, score in random_scores(model, seed=seed).items():
+            both = torch.stack([score.flatten(), model.get_parameter(name).detach().flatten()])
+            assert torch.corrcoef(both)[0, 1].abs() < 0.2
+        units = unit_random(model, seed=seed)["1"]
+        assert torch.corrcoef(torch.stack([units, model[1].weight[0, :32].detach()]))[0, 1].abs() < 0.6
+
+
 def test_the_generators_of_others_stay_as_they_are():
     model = mlp([4, 5, 3])
     state = torch.get_rng_state()
