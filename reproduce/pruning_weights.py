@@ -33,7 +33,7 @@ DENSE = FitConfig(epochs=8, batch_size=100, learning_rate=1e-3, precision="fp32"
 RETRAINING = replace(DENSE, epochs=4, learning_rate=DENSE.learning_rate / 10)  # a tenth, as in the paper
 ROUNDS = 4
 LONGEST = replace(DENSE, epochs=DENSE.epochs + RETRAINING.epochs)
-PENALTIES = {"L1": 1e-5, "L2": 1e-4}
+PENALTIES = {"L1": 5e-5, "L2": 1e-4}
 CONVOLUTIONAL = FitConfig(epochs=10, batch_size=100, learning_rate=2e-3, schedule="cosine", precision="fp32")
 CHANNELS = (16, 32, 32)
 CASES = 5000
