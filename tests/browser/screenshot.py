@@ -18,6 +18,7 @@ from tests.browser.lab import ROOT, picture_of, press_and_wait, widget_cell
 # The key presses on the first slider from where the lesson starts it to what the picture shows: the key of the first
 # entry as often as its number says, and so on.
 MOVES = {
+    "time": [],
     "temperature": [("ArrowRight", 3)],  # from T = 1 to T = 2
     "sparsity": [],
     "rounds": [("End", 1)],

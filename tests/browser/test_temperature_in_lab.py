@@ -1,34 +1,18 @@
 """The temperature widget as a reader meets it: lesson 01 in JupyterLab, in a real browser, moved by keyboard."""
 
-import os
 import statistics
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.lab import picture_digest, picture_of, press_and_wait, why_not, widget_cell
+from tests.browser.lab import picture_digest, picture_of, press_and_wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
+WIDGET = "temperature"
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]  # the first test trains what the lesson trains
 SANE = 2000  # milliseconds: far above the aim of 100, which a busy machine may miss; benchmarks/ measures it
-
-
-@pytest.fixture(scope="module")
-def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Locator"]:
-    """The lesson's widget cell, run. One JupyterLab serves all tests of this file."""
-    if reason := why_not():
-        stop = pytest.fail if os.environ.get("CI") else pytest.skip
-        stop(f"the widgets are not tested in a browser: {reason}")
-    with widget_cell("widget-temperature", tmp_path_factory.mktemp("temperature")) as cell:
-        yield cell
-
-
-@pytest.fixture
-def image(cell: "Locator") -> "Locator":
-    return picture_of(cell)
 
 
 @pytest.fixture
