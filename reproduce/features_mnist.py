@@ -34,6 +34,15 @@ DEEP_SGD = FitConfig(epochs=20, batch_size=100, learning_rate=0.05, optimizer="s
 DEEP_SGD_HALF = replace(DEEP_SGD, epochs=10)  # hints, then soft targets
 DEEP_TEACHER = [784, 256, 256, 10]
 DEEP_LAYER = "16"  # the ReLU behind the eighth hidden layer
+DEEP_SETTING = {
+    "sizes": DEEP,
+    "guided_layer": DEEP_LAYER,
+    "teacher_sizes": DEEP_TEACHER,
+    "hint_layer": "2",
+    "cases": CASES,
+    "temperature": 4,
+    "alpha": 0.9,
+}
 
 
 @cache
@@ -153,17 +162,7 @@ def features_deep() -> Experiment:
     return Experiment(
         "features_deep",
         "Does a perceptron of 16 layers with 32 units each learn, from labels, from soft targets, with hints first?",
-        {
-            "fit": asdict(DEEP_FIT),
-            "hints": asdict(DEEP_HINTS),
-            "sizes": DEEP,
-            "guided_layer": DEEP_LAYER,
-            "teacher_sizes": DEEP_TEACHER,
-            "hint_layer": "2",
-            "cases": CASES,
-            "temperature": 4,
-            "alpha": 0.9,
-        },
+        {"fit": asdict(DEEP_FIT), "hints": asdict(DEEP_HINTS), **DEEP_SETTING},
         [{"seed": seed, "method": method} for seed in range(5) for method in ("alone", "hints", "distilled")],
         run,
         notes=("PyTorch's usual initial weights, which shrink the signal from layer to layer; no batch norm.",),
@@ -188,17 +187,7 @@ def features_deep_sgd() -> Experiment:
     return Experiment(
         "features_deep_sgd",
         "And trained by SGD: does it learn from labels, from soft targets, with hints first?",
-        {
-            "fit": asdict(DEEP_SGD),
-            "half": asdict(DEEP_SGD_HALF),
-            "sizes": DEEP,
-            "guided_layer": DEEP_LAYER,
-            "teacher_sizes": DEEP_TEACHER,
-            "hint_layer": "2",
-            "cases": CASES,
-            "temperature": 4,
-            "alpha": 0.9,
-        },
+        {"fit": asdict(DEEP_SGD), "half": asdict(DEEP_SGD_HALF), **DEEP_SETTING},
         [
             {"seed": seed, "method": method}
             for seed in range(20, 25)
