@@ -148,7 +148,6 @@ def cut(module: nn.Module, inputs: Tensor | None, outputs: Tensor | None) -> Cut
             sizes[names[end]] = int(kept.sum())
     if _is_depthwise(module) and inputs is not None:
         sizes["groups"] = int(inputs.sum())
-        inputs = None  # one input channel a filter: nothing to cut there
     if isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels:
         sizes["num_groups"] = sizes["num_channels"]
     if isinstance(module, OVER_CHANNELS):
@@ -157,35 +156,36 @@ def cut(module: nn.Module, inputs: Tensor | None, outputs: Tensor | None) -> Cut
 
 
 def _cut_tensors(module: nn.Module, inputs: Tensor | None, outputs: Tensor | None) -> dict[str, Tensor]:
+    """The tensors of ``module`` that lose something."""
     if not isinstance(module, PRODUCERS):
-        one_each = {key: value for key, value in own_tensors(module).items() if value.dim() == 1}
-        return {key: _take(value, 0, outputs) for key, value in one_each.items()}
+        kept = _numbers(outputs)
+        return {key: _take(value, 0, kept) for key, value in own_tensors(module).items() if value.dim() == 1}
     weight, bias = module.weight.detach(), getattr(module, "bias", None)
-    groups = getattr(module, "groups", 1)
-    if isinstance(module, _ConvTransposeNd):  # (in, out / groups, kernel): the parts of all groups are alike
-        outputs_there = None if outputs is None else outputs.view(groups, -1)[0]
-        weight = _take(_take(weight, 0, inputs), 1, outputs_there)
+    groups, kept = getattr(module, "groups", 1), _numbers(outputs)
+    if _is_depthwise(module):  # every channel has its own filters, along axis 0
+        weight = _take(weight, 0, _numbers(inputs) if isinstance(module, _ConvTransposeNd) else kept)
+    elif isinstance(module, _ConvTransposeNd):  # (in, out / groups, kernel): all groups lose the same
+        weight = _take(_take(weight, 0, _numbers(inputs)), 1, _numbers(outputs, groups))
     elif isinstance(module, nn.Embedding):
-        weight = _take(weight, 1, outputs)
-    else:
-        inputs_there = None if inputs is None else inputs.view(groups, -1)[0]
-        weight = _take(_take(weight, 0, outputs), 1, inputs_there)
-    tensors = {"weight": weight}
-    if bias is not None and outputs is not None:
-        tensors["bias"] = _take(bias.detach(), 0, outputs)
-    return tensors
+        weight = _take(weight, 1, kept)
+    else:  # (out, in / groups, ...)
+        weight = _take(_take(weight, 0, kept), 1, _numbers(inputs, groups))
+    return {"weight": weight} if bias is None or kept is None else {"weight": weight, "bias": _take(bias, 0, kept)}
+
+
+def _numbers(kept: Tensor | None, groups: int = 1) -> Tensor | None:
+    """Which are true, in the first of the groups."""
+    return None if kept is None else kept.view(groups, -1)[0].nonzero().squeeze(1)
+
+
+def _take(tensor: Tensor, axis: int, numbers: Tensor | None) -> Tensor:
+    return tensor if numbers is None else tensor.detach().index_select(axis, numbers.to(tensor.device))
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers of a layer itself, by name, without gradients."""
     tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
     return {key: value.detach() for key, value in tensors}
-
-
-def _take(tensor: Tensor, axis: int, kept: Tensor | None) -> Tensor:
-    if kept is None:
-        return tensor
-    return tensor.index_select(axis, kept.nonzero().squeeze(1).to(tensor.device))
 
 
 def shapes_for(module: nn.Module, sizes: dict[str, object]) -> dict[str, tuple[int, ...]]:

@@ -34,13 +34,10 @@ def trace(model: nn.Module, example: Example) -> tuple[Channels, list[tuple[str,
         TypeError, ValueError: as ``dependencies.dependencies``.
     """
     check_model(model)
-    if lazy := [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]:
-        raise ValueError(f"{lazy[0]} has no shape yet; call the model once with an input first")
-    arguments = _arguments(model, example)
-    walk = _Walk(model, arguments)
+    walk = _Walk(model, _arguments(model, example))
     with torch.no_grad():
         walk.all_operations()
-        if any(isinstance(m, KINDS) and name not in walk.ends for name, m in model.named_modules()):
+        if walk.has_left_out():
             with _other_mode(model):  # a head that only training has, or the other way round: the same units again
                 walk.all_operations()
     return walk.channels, list(walk.ends.items())
@@ -59,8 +56,10 @@ class _Walk:
 
     def __init__(self, model: nn.Module, arguments: Mapping[str, object]) -> None:
         self.model, self.arguments = model, arguments
+        self.modules = dict(model.named_modules())
         self.channels = Channels()
         self.ends: dict[str, Ends] = {}
+        self.wholes: list[str] = []  # layers without ends of their own; what is inside them is not looked into
         self.values: dict[fx.Node, object] = {}
         self.labels: dict[fx.Node, object] = {}
 
@@ -84,6 +83,14 @@ class _Walk:
                         "expected an example that the model takes"
                     ) from error
 
+    def has_left_out(self) -> bool:
+        """Whether the model has layers, with channels to lose, that have not been run so far."""
+        inside = tuple(f"{name}." for name in self.wholes)
+        left_out = (
+            name for name, module in self.modules.items() if isinstance(module, KINDS) and name not in self.ends
+        )
+        return any(not name.startswith(inside) for name in left_out)
+
     def _step(self, node: fx.Node) -> None:
         """Run one operation."""
         labels: object = None
@@ -97,7 +104,7 @@ class _Walk:
             for each in node.all_input_nodes:
                 for _, part in _tensors(self.values[each], self.labels[each]):
                     self.channels.fix(part, "they are the network's output", output=True)
-        elif node.op == "call_module" and isinstance(self.model.get_submodule(node.target), KINDS):
+        elif node.op == "call_module" and isinstance(self.modules[node.target], KINDS):
             value, labels = self._layer(node)
         else:
             value, labels = self._operation(node)
@@ -105,20 +112,14 @@ class _Walk:
 
     def _layer(self, node: fx.Node) -> tuple[object, object]:
         """A layer that can lose channels."""
-        module, name = self.model.get_submodule(node.target), node.target
+        module, name = self.modules[node.target], node.target
+        if isinstance(getattr(module, "weight", None), UninitializedParameter):
+            raise ValueError(f"{name}.weight has no shape yet; call the model once with an input first")
         source = (node.args or tuple(node.kwargs.values()))[0]
         value, labels = self.values[source], self.labels[source]
         ends, passed = tie_layer(self.channels, module, f"layer {name!r}", labels, value.dim())
-        if isinstance(module, nn.Linear) and value.shape[-1] != module.in_features:
-            raise RuntimeError(f"it takes {module.in_features} numbers and not {value.shape[-1]}")
-        if isinstance(
-            module, (nn.Linear, nn.Embedding)
-        ):  # the shape is known; some operations take long without numbers
-            rows = value.shape[:-1] if isinstance(module, nn.Linear) else value.shape
-            value = module.weight.new_empty((*rows, len(ends.outputs)), device="meta")
-        elif isinstance(module, PRODUCERS):
-            args, named = (fx.node.map_arg(each, self.values.get) for each in (node.args, dict(node.kwargs)))
-            value = _run(module, *args, **named)
+        if isinstance(module, PRODUCERS):
+            value = _made(module, value)
         known = self.ends.setdefault(name, ends)
         if known is not ends:  # called before: the same units once more
             self._tie_calls(f"layer {name!r}", known, ends)
@@ -135,10 +136,8 @@ class _Walk:
     def _operation(self, node: fx.Node) -> tuple[object, object]:
         """A function, a method, or a layer without channels of its own."""
         name, function, rest, named = self._called(node)
-        args, keywords = (
-            fx.node.map_arg(node.args, self.values.get),
-            dict(fx.node.map_arg(node.kwargs, self.values.get)),
-        )
+        args = fx.node.map_arg(node.args, self.values.get)
+        keywords = dict(fx.node.map_arg(node.kwargs, self.values.get))
         if "input" in keywords:  # torch.relu(input=x)
             args = (keywords.pop("input"), *args)
         sources: list[fx.Node] = []
@@ -159,7 +158,8 @@ class _Walk:
     def _called(self, node: fx.Node) -> tuple[str, Callable, tuple, dict]:
         """The name of an operation, what runs it, and its arguments after the first one as the code writes them."""
         if node.op == "call_module":
-            module = self.model.get_submodule(node.target)
+            self.wholes.append(node.target)
+            module = self.modules[node.target]
             return (*_as_function(module), *_said(module))
         named = {key: value for key, value in node.kwargs.items() if key != "input"}
         rest = node.args if "input" in node.kwargs else node.args[1:]
@@ -192,6 +192,25 @@ def _said(module: nn.Module) -> tuple[tuple, dict]:
     if isinstance(module, nn.Unflatten):
         return (module.dim, module.unflattened_size), {}
     return (), {"dim": module.dim} if hasattr(module, "dim") else {}
+
+
+def _made(module: nn.Module, value: Tensor) -> Tensor:
+    """The shape of what a linear layer, an embedding or a convolution makes of ``value``.
+
+    It is worked out where PyTorch takes long for it: its linear layer on shapes imports a compiler first.
+    """
+    weight = module.weight
+    if isinstance(module, nn.Linear):
+        if value.shape[-1] != module.in_features:
+            raise RuntimeError(f"it takes {module.in_features} numbers and not {value.shape[-1]}")
+        return weight.new_empty((*value.shape[:-1], module.out_features), device="meta")
+    if isinstance(module, nn.Embedding):
+        return weight.new_empty((*value.shape, module.embedding_dim), device="meta")
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[len(module.kernel_size) - 1]
+        weight = weight.new_empty(weight.shape, device="meta")
+        return convolve(value, weight, None, module.stride, module.padding, module.dilation, module.groups)
+    return _run(module, value)
 
 
 def _run(module: nn.Module, *args: object, **named: object) -> object:

@@ -119,6 +119,11 @@ FOLLOWED = {
         {"a": conv(3, 6), "b": conv(6, 12, groups=6), "c": conv(12, 2)},
         {"a": [4], "b": [8, 9]},
     ),
+    "transposed, depthwise": (
+        lambda m, x: m.c(m.b(m.a(x))).mean((2, 3)),
+        {"a": conv(3, 6), "b": nn.ConvTranspose2d(6, 12, 2, groups=6), "c": conv(12, 2)},
+        {"a": [4], "b": [8, 9]},
+    ),
     "one slope a channel": (
         lambda m, x: m.b(m.p(m.a(x))).mean((2, 3)),
         {"a": conv(3, 6), "p": nn.PReLU(6), "b": conv(6, 2)},
@@ -175,8 +180,12 @@ def test_followed(name):
     with torch.no_grad():
         for layer, gone in units.items():
             into = getattr(silent, layer)
-            if isinstance(into, nn.ConvTranspose2d):  # (in, out / groups, kernel)
-                into.weight[:, [unit % into.weight.shape[1] for unit in gone]] = 0
+            if isinstance(
+                into, nn.ConvTranspose2d
+            ):  # (in, out / groups, kernel): unit u is u % (out / groups) of a group
+                each, inside = into.weight.shape[1], into.in_channels // into.groups
+                for unit in gone:
+                    into.weight[unit // each * inside : (unit // each + 1) * inside, unit % each] = 0
             else:
                 into.weight[gone] = 0
             into.bias[gone] = 0
