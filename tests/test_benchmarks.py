@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from benchmarks import fit_loop, import_time, kd_step, lessons, page, sparse_crossover, widget
+from benchmarks import fit_loop, import_time, kd_step, lessons, page, sparse_crossover, structured_resnet, widget
+from benchmarks import width_speedup as narrow
 from benchmarks.__main__ import NAMES
 from benchmarks.interleave import compare, interleave, spread
 
@@ -124,6 +126,29 @@ def test_a_row_of_the_crossover_by_hand() -> None:
     assert (row["layout"], row["faster below"], row["smaller below"]) == ("CSR", 0.1, 0.5)
     assert (row["density 0.5"], row["density 0.1"]) == (3.0, 0.5)
     assert row["spread"] == pytest.approx(1 / 3)  # quartiles 2.5 and 3.5, median 3
+
+
+def test_the_removals_that_are_compared_leave_the_same_network() -> None:
+    pytest.importorskip("torch_pruning")
+    model = structured_resnet.network()
+    pruned = structured_resnet.check_same(model, {"conv1": [0, 5], "layer3.0.conv1": [1]}, torch.zeros(1, 3, 32, 32))
+    assert set(pruned) == {"Torch-Pruning", "course_lib"}
+    assert all(each.layer1[0].conv2.out_channels == 62 for each in pruned.values())
+    rows = structured_resnet.judged(
+        compare({"Torch-Pruning": [2.0, 2.0], "course_lib": [2.1, 2.2]}, base="Torch-Pruning"), 1.0
+    )
+    assert [row.get("met") for row in rows] == [None, False]
+
+
+def test_width_by_hand() -> None:
+    case = narrow.CASES[2]
+    model, example = case.build(), torch.zeros(1, *case.shape)
+    small = narrow.narrowed(model, 0.1, example)
+    assert [layer.out_features for layer in small if hasattr(layer, "out_features")] == [120, 120, 10]
+    assert model[1].out_features == 1200
+    rows = narrow.rows_of("net", {1.0: 800.0, 0.5: 200.0}, {1.0: [2.0, 4.0, 6.0], 0.5: [2.0, 2.0, 2.0]})
+    assert [(row["1"], row["0.5"]) for row in rows] == [(1, 4), (1, 2), (1, 0.5)]
+    assert rows[0]["spread"] == pytest.approx(0.5)  # quartiles 3 and 5, median 4
 
 
 def test_import_is_timed_in_a_fresh_python() -> None:
