@@ -19,6 +19,8 @@ from reproduce import (
     features_mnist,
     hinton_mnist,
     lottery_mnist,
+    pruning_digits,
+    pruning_encoder,
     pruning_filters,
     pruning_rewinding,
     pruning_weights,
@@ -32,7 +34,7 @@ from reproduce.record import FULL_RESULTS, RESULTS, Experiment, carry_out
 WITH_FULL_SCALE = (hinton_mnist, lottery_mnist)
 MODULES = (
     *(hinton_mnist, features_mnist, features_digits),
-    *(lottery_mnist, pruning_rewinding, pruning_weights, pruning_filters),
+    *(lottery_mnist, pruning_rewinding, pruning_weights, pruning_filters, pruning_encoder, pruning_digits),
 )
 EXPERIMENTS = {
     experiment().name: experiment

@@ -153,6 +153,10 @@ def _filters(name: str, first: str, second: str) -> Callable[[Path], Differences
     return _methods(f"pruning_filters_{name}", "test_accuracy", first, second)
 
 
+def _encoder(name: str, key: str, first: str, second: str) -> Callable[[Path], Differences]:
+    return _methods(f"pruning_encoder_{name}", key, first, second)
+
+
 DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F1.1a": _methods("hinton_small", "test_errors", "alone", "distilled"),
     "F1.1b": _behind_the_large_net,
@@ -230,8 +234,25 @@ DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F4.4b-conv": _value("pruning_filters_speed", "speed_up_weights", less=1),
     "F4.5a-conv": _keys("pruning_filters_ranks", "correlation_taylor", "correlation_norm"),
     "F4.5b-conv": _keys("pruning_filters_ranks", "correlation_norm", "correlation_random"),
+    "F3a.6b-digits": _keys("pruning_digits", "weights_global", "weights_local"),
+    "F4.1e-digits": _keys("pruning_digits", "filters_small_each_layer", "filters_any_each_layer"),
+    "F4.8c-digits": _keys("pruning_digits", "weights_small", "weights_flat"),
+    "F4.8d-digits": _keys("pruning_digits", "filters_flat", "filters_any"),
     "F4.6a-conv": _filters("rounds", "in rounds", "at once"),
     "F4.6b-conv": _filters("rounds", "in rounds, retrained", "at once, retrained"),
+    "F4.20a-encoder": _encoder("scope", "test_accuracy_at_90%", "global", "local"),
+    "F4.20b-encoder": _encoder("retrained", "test_accuracy", "global", "local"),
+    "F4.20c-encoder": _encoder("retrained", "test_accuracy", "local", "random"),
+    "F4.21a-encoder": _encoder("scope", "test_accuracy_at_80%", "local in the first block", "global"),
+    "F4.21b-encoder": _encoder("scope", "test_accuracy_at_70%", "gentle first", "local"),
+    "F4.21c-encoder": _encoder("scope", "test_accuracy_at_70%", "gentle first", "gentle last"),
+    "F4.21d-encoder": _encoder("scope", "test_accuracy_at_90%", "gentle first", "local"),
+    "F4.22-encoder": _encoder("blocks", "loss_rise_at_90%", "block 0", "block 3"),
+    "F4.23-encoder": _keys("pruning_encoder_scope", "test_accuracy_at_80%", "hard_accuracy_at_80%", method="global"),
+    "F4.24a-encoder": _value("pruning_encoder_heads", "test_accuracy_without_8", less=100, method="least important"),
+    "F4.24b-encoder": _encoder("heads", "test_accuracy_without_8", "least important", "random"),
+    "F4.24c-encoder": _encoder("heads", "test_accuracy_without_12", "in rounds", "least important"),
+    "F4.24d-encoder": _encoder("heads", "test_accuracy_without_8", "random", "most important"),
 }
 
 

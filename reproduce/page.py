@@ -39,6 +39,11 @@ RECORDS = (
     "pruning_filters_ranks",
     "pruning_filters_rounds",
     "pruning_filters_speed",
+    "pruning_encoder_scope",
+    "pruning_encoder_retrained",
+    "pruning_encoder_blocks",
+    "pruning_encoder_heads",
+    "pruning_digits",
 )
 SIGNS = {"confirmed": "✓ confirmed", "refuted": "✗ refuted", "null": "○ null", "untested": "untested"}
 NOT_SHOWN = ("seed", "temperature", "minutes", "count_of_classes", "shift")

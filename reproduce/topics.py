@@ -70,5 +70,14 @@ TOPICS = (
         ("F3b.", "F3c.", "F3d."),
         ("lottery_",),
     ),
-    Topic("Pruning", "Han et al. 2015; Li et al. 2017; Molchanov et al. 2017, 2019", ("F3a.", "F4."), ("pruning_",)),
+    Topic(
+        "Pruning",
+        "Han et al. 2015; Li et al. 2017; Molchanov et al. 2017, 2019",
+        ("F3a.", "F4."),
+        ("pruning_",),
+        (
+            "**F3a.6b-digits**, **F4.1e-digits**, **F4.8c-digits** and **F4.8d-digits** ask the questions of F3a.6, "
+            "F4.1d, F4.8a and F4.8b-digits of twenty new networks, after five had left them open.",
+        ),
+    ),
 )

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from course_lib.data.images import DIGITS, ImageData
+from course_lib.data.text import load_agreement
 from course_lib.distillation.hinton import with_teacher_logits
 from course_lib.models.vision import SmallConvNet, mlp
 from reproduce import (
@@ -14,6 +15,8 @@ from reproduce import (
     features_mnist,
     hinton_mnist,
     lottery_mnist,
+    pruning_digits,
+    pruning_encoder,
     pruning_filters,
     pruning_rewinding,
     pruning_weights,
@@ -81,6 +84,7 @@ CACHED = (
         pruning_filters.dense,
     ),
     pruning_filters.lenet,
+    *(pruning_encoder.sentences, pruning_encoder.encoder, pruning_encoder.importance),
     *(pruning_rewinding._trajectory, pruning_rewinding._lottery, pruning_rewinding._to_prune),
 )
 
@@ -99,11 +103,15 @@ def tiny_pruning(monkeypatch, data):
         (pruning_weights, "LENET_CASES", 200),
         (pruning_weights, "CASES", 200),
         (pruning_weights, "CHANNELS", (4, 6, 8)),
+        (pruning_encoder, "load_agreement", lambda seed: load_agreement(train=200, held_out=20, seed=seed)),
+        (pruning_encoder, "DRAWS", 1),
         (pruning_filters, "CASES", 200),
         (pruning_filters, "LENET_CASES", 200),
         (pruning_filters, "SCORED_ON", 50),
         (pruning_filters, "CHANNELS", (8, 16, 16)),
         (pruning_filters, "TIMED_CHANNELS", (4, 8, 8)),
+        (pruning_digits, "SIZES", [64, 4, 10]),
+        (pruning_digits, "CHANNELS", (4, 4)),
     ):
         monkeypatch.setattr(module, name, value)
     for module, name in (
@@ -112,6 +120,9 @@ def tiny_pruning(monkeypatch, data):
         (pruning_weights, "DENSE"),
         (pruning_weights, "LONGEST"),
         (pruning_weights, "CONVOLUTIONAL"),
+        (pruning_digits, "PERCEPTRON"),
+        (pruning_digits, "CONVOLUTIONAL"),
+        (pruning_encoder, "AGREEMENT_FIT"),
         (pruning_filters, "DENSE"),
         (pruning_filters, "LENET"),
     ):
