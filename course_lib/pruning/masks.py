@@ -13,6 +13,7 @@ What a mask does to a model is in ``held.py``.
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,12 +116,21 @@ def _keep_highest(scores: Tensor, pruned: int) -> Tensor:
     """A mask (N,) that is false at the ``pruned`` lowest scores (N,), of equal ones at the first."""
     if pruned == 0:
         return torch.ones_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(pruned).values  # the highest score that is pruned
+    threshold = _lowest(scores, pruned)  # the highest score that is pruned
     kept = scores > threshold
-    too_many = pruned - int((scores < threshold).sum())  # of those at the threshold so many go, the others stay
-    at_threshold = (scores == threshold).nonzero().squeeze(1)
-    kept[at_threshold[too_many:]] = True
+    missing = len(scores) - pruned - int(kept.count_nonzero())
+    if missing:  # some of those at the threshold stay: the last ones
+        kept[(scores == threshold).nonzero().squeeze(1)[-missing:]] = True
     return kept
+
+
+def _lowest(scores: Tensor, count: int) -> Tensor:
+    """The ``count``-th lowest of the scores (N,)."""
+    if scores.device.type != "cpu":
+        return scores.kthvalue(count).values
+    numbers = (scores.float() if scores.dtype == torch.bfloat16 else scores).detach()  # NumPy does not know bfloat16
+    # On a CPU NumPy's partition takes a tenth of the time of kthvalue.
+    return torch.tensor(np.partition(numbers.numpy(), count - 1)[count - 1])
 
 
 def _pushed_down(scores: Scores, within: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -165,7 +175,7 @@ def _check_scores(scores: Scores) -> None:
     if not sum(score.numel() for score in scores.values()):
         raise ValueError("scores are empty; expected a score for at least one weight")
     for name, score in scores.items():
-        if score.isnan().any() or score.isneginf().any():
+        if score.numel() and not score.min() > -torch.inf:  # the lowest of numbers of which one is nan is nan
             raise ValueError(f"the scores of {name} hold nan or -inf; expected numbers that can be put in order")
 
 

@@ -67,6 +67,13 @@ def test_equal_scores_lose_exactly_as_many_as_asked():
     assert lists(global_masks(equal, 0.3))["a"] == [[0, 0, 0], [1, 1, 1], [1, 1, 1]]  # the first ones
 
 
+def test_other_types_of_scores():
+    for score in (torch.tensor([[3, 1, 2, 0]]), torch.tensor([[3.0, 1, 2, 0]]).bfloat16(), SCORES["a"].double()):
+        assert pruned(global_masks({"w": score}, 0.5)) == 2
+    assert lists(global_masks({"w": nn.Parameter(torch.tensor([3.0, 1.0]))}, 0.5)) == {"w": [1, 0]}
+    assert lists(global_masks({"w": torch.tensor([3.0, 1, 2, 0]).half()}, 0.5)) == {"w": [1, 0, 1, 0]}
+
+
 def test_infinite_scores_are_protected():
     assert lists(global_masks({"w": torch.tensor([torch.inf, 0.0, 1.0])}, 2 / 3)) == {"w": [1, 0, 0]}
 
