@@ -18,8 +18,8 @@ from course_lib.pruning.masks import global_masks, sparsity_of
 TITLE = "A global mask over 5.8 million weights"
 NOTE = (
     "80% of the weights of three linear layers, the smallest of all together. Aim: at most 0.15 of the time of "
-    "PyTorch's own pruning. The mask alone, and with everything that holds it on the model. On weights rounded to 1/64, "
-    "most of them equal to others, the count is exact too."
+    "PyTorch's own pruning. The mask alone, and with everything that holds it on the model. On weights rounded to "
+    "1/64, most of them equal to others, the count is exact too."
 )
 BASE = "torch.nn.utils.prune"
 SPARSITY = 0.8
