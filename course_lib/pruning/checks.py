@@ -1,6 +1,6 @@
 """What has to be true before a part of a model is removed for real."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,6 @@ def first_line(error: Exception) -> str:
 def run_quietly(model: nn.Module, example: object) -> object:
     """What ``model`` gives for ``example``: a tensor, a tuple of arguments, or a dict of named ones; no gradients."""
     with torch.no_grad():
-        if isinstance(example, dict):
+        if isinstance(example, Mapping):
             return model(**example)
         return model(*example) if isinstance(example, tuple) else model(example)

@@ -30,7 +30,7 @@ SPATIAL = re.compile(r"((adaptive_)?(max|avg)|lp)_pool[123]d|pad|interpolate|ups
 SAME = frozenset("contiguous clone detach to float double half bfloat16 type_as".split())
 MOVES = frozenset("permute transpose swapaxes swapdims movedim moveaxis unsqueeze squeeze t".split())
 RESHAPES = frozenset("flatten view reshape unflatten".split())
-SOFTMAXES = frozenset("softmax log_softmax normalize".split())
+SOFTMAXES = frozenset("softmax log_softmax".split())
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def follow(channels: Channels, call: Call) -> object:
     elif call.name in ELEMENTWISE:
         passed = _elementwise(channels, call)
     elif call.labels[0] is None or len(call.tensors) > 1 and call.name != "take_along_dim":
+        passed = None
+    elif not isinstance(call.output, Tensor) and call.name != "chunk":  # such as pooling that also says where
         passed = None
     else:
         rule = _rule(call.name)

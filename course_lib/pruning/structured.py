@@ -93,8 +93,8 @@ def lowest_units(
 
     Raises:
         ValueError: no scores, scores that are not one finite row a layer, a share outside [0, 1), a pattern that
-            matches nothing, a share that would remove every unit of a layer, layers of one group with different
-            shares, or scores that do not fit the groups.
+            matches nothing, a share that would remove every unit of a layer, a share for the very name of a layer that
+            is fixed, layers of one group with different shares, or scores that do not fit the groups.
     """
     _check_scores(scores)
     shares = dict.fromkeys(scores, share)
@@ -102,6 +102,9 @@ def lowest_units(
         shares = {
             name: part for pattern, part in share.items() for name in match_names(scores, pattern, argument="share")
         }
+        for group in tied:
+            if group.fixed and (named := [name for name in group.layers if name in share]):
+                raise ValueError(f"units of layer {named[0]!r} cannot be removed: {group.fixed}")
     chosen = {}
     for names, places in _decided_together(scores, tied):
         wanted = {shares[name] for name in names if name in shares}
@@ -127,7 +130,10 @@ def _decided_together(scores: Mapping[str, Tensor], tied: Sequence[Group]) -> li
                 raise ValueError(f"there are {len(scores[name])} scores for the {len(places)} units of layer {name!r}")
     inside = {name for group in tied for name in group.layers}
     if missing := [name for name in scores if name not in inside]:
-        raise ValueError(f"layer {missing[0]!r} has scores but is in no group; expected the groups of the same model")
+        raise ValueError(
+            f"layer {missing[0]!r} has scores and is in no group; expected groups of the same model, and scores of "
+            "those layers only that its forward pass runs by themselves"
+        )
     members = [[name for name in group.layers if name in scores] for group in tied]
     return [
         (names, [group.units[name] for name in names])

@@ -13,7 +13,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 
 from course_lib.device import check_model
@@ -21,9 +20,8 @@ from course_lib.pruning.channels import Channels, Labels
 from course_lib.pruning.checks import first_line
 from course_lib.pruning.operations import ELEMENTWISE, Call, follow
 from course_lib.pruning.resizing import KINDS, PRODUCERS, Ends, tie_layer
+from course_lib.pruning.shapes import as_function, layer_output, run_method, run_on, shape_only
 
-# Activations that look at several channels at once; the others work on each number by itself.
-NOT_ELEMENTWISE = (nn.MultiheadAttention, nn.Softmin, nn.Softmax2d, nn.GLU, nn.PReLU)
 Example = Tensor | tuple | Mapping[str, object]
 
 
@@ -40,6 +38,7 @@ def trace(model: nn.Module, example: Example) -> tuple[Channels, list[tuple[str,
         if walk.has_left_out():
             with _other_mode(model):  # a head that only training has, or the other way round: the same units again
                 walk.all_operations()
+    walk.fix_borrowed()
     return walk.channels, list(walk.ends.items())
 
 
@@ -60,6 +59,7 @@ class _Walk:
         self.channels = Channels()
         self.ends: dict[str, Ends] = {}
         self.wholes: list[str] = []  # layers without ends of their own; what is inside them is not looked into
+        self.borrowed: list[str] = []  # parameters and buffers that the forward pass uses by itself
         self.values: dict[fx.Node, object] = {}
         self.labels: dict[fx.Node, object] = {}
 
@@ -91,14 +91,23 @@ class _Walk:
         )
         return any(not name.startswith(inside) for name in left_out)
 
+    def fix_borrowed(self) -> None:
+        """A layer whose weight is also used outside of it stays as it is."""
+        for path in self.borrowed:
+            name = path.rpartition(".")[0]
+            ends = self.ends.get(name, Ends(None, None))
+            for labels in (ends.inputs, ends.outputs):
+                self.channels.fix(labels, f"{path!r} is also used outside of its layer")
+
     def _step(self, node: fx.Node) -> None:
         """Run one operation."""
         labels: object = None
         if node.op == "placeholder":
             name = re.sub(r"_\d+$", "", node.target) if node.target not in self.arguments else node.target
-            value = _shapes_only(self.arguments.get(name))
+            value = shape_only(self.arguments.get(name))
         elif node.op == "get_attr":
-            value = _shapes_only(_attribute(self.model, node.target))
+            self.borrowed.append(node.target)
+            value = shape_only(_attribute(self.model, node.target))
         elif node.op == "output":
             value = None
             for each in node.all_input_nodes:
@@ -119,7 +128,7 @@ class _Walk:
         value, labels = self.values[source], self.labels[source]
         ends, passed = tie_layer(self.channels, module, f"layer {name!r}", labels, value.dim())
         if isinstance(module, PRODUCERS):
-            value = _made(module, value)
+            value = layer_output(module, value)
         known = self.ends.setdefault(name, ends)
         if known is not ends:  # called before: the same units once more
             self._tie_calls(f"layer {name!r}", known, ends)
@@ -152,79 +161,20 @@ class _Walk:
         else:
             output = function(*args, **keywords)
         tensors, labels = zip(*pairs, strict=True) if pairs else ((), ())
-        on = partial(_on, function, args[1:], keywords)
+        on = partial(run_on, function, args[1:], keywords)
         return output, follow(self.channels, Call(name, _where(node), tensors, labels, output, rest, named, on))
 
     def _called(self, node: fx.Node) -> tuple[str, Callable, tuple, dict]:
         """The name of an operation, what runs it, and its arguments after the first one as the code writes them."""
         if node.op == "call_module":
             self.wholes.append(node.target)
-            module = self.modules[node.target]
-            return (*_as_function(module), *_said(module))
+            return as_function(self.modules[node.target])
         named = {key: value for key, value in node.kwargs.items() if key != "input"}
         rest = node.args if "input" in node.kwargs else node.args[1:]
         if node.op == "call_method":
-            return node.target.removesuffix("_"), partial(_method, node.target), rest, named
+            return node.target.removesuffix("_"), partial(run_method, node.target), rest, named
         name = re.sub(r"^i(?=(add|sub|mul|truediv)$)", "", node.target.__name__)
         return name.removesuffix("_"), node.target, rest, named
-
-
-def _as_function(module: nn.Module) -> tuple[str, Callable]:
-    """The name of the function that a layer without channels computes, and what runs it on shapes."""
-    kind = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
-    home, name = kind.__module__.rpartition(".")[2], kind.__name__
-    run = partial(_run, module)
-    if home == "dropout" or kind is nn.Identity:
-        return "dropout", run
-    if isinstance(module, (nn.Softmax, nn.LogSoftmax)):
-        return "softmax", run
-    if home == "activation" and not isinstance(module, NOT_ELEMENTWISE):
-        return "relu", run
-    if home == "padding":
-        return "pad", run
-    if home == "pooling":  # MaxPool2d -> max_pool2d
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.replace("LP", "Lp"))
-    return name.lower(), run
-
-
-def _said(module: nn.Module) -> tuple[tuple, dict]:
-    """What a layer's settings would be as arguments of the function."""
-    if isinstance(module, nn.Unflatten):
-        return (module.dim, module.unflattened_size), {}
-    return (), {"dim": module.dim} if hasattr(module, "dim") else {}
-
-
-def _made(module: nn.Module, value: Tensor) -> Tensor:
-    """The shape of what a linear layer, an embedding or a convolution makes of ``value``.
-
-    It is worked out where PyTorch takes long for it: its linear layer on shapes imports a compiler first.
-    """
-    weight = module.weight
-    if isinstance(module, nn.Linear):
-        if value.shape[-1] != module.in_features:
-            raise RuntimeError(f"it takes {module.in_features} numbers and not {value.shape[-1]}")
-        return weight.new_empty((*value.shape[:-1], module.out_features), device="meta")
-    if isinstance(module, nn.Embedding):
-        return weight.new_empty((*value.shape, module.embedding_dim), device="meta")
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[len(module.kernel_size) - 1]
-        weight = weight.new_empty(weight.shape, device="meta")
-        return convolve(value, weight, None, module.stride, module.padding, module.dilation, module.groups)
-    return _run(module, value)
-
-
-def _run(module: nn.Module, *args: object, **named: object) -> object:
-    """Call a module on tensors without numbers; its own get none for the call."""
-    state = {key: value.to("meta") for key, value in (*module.named_parameters(), *module.named_buffers())}
-    return functional_call(module, state, args, named) if state else module(*args, **named)
-
-
-def _method(name: str, tensor: object, *args: object, **named: object) -> object:
-    return getattr(tensor, name)(*args, **named)
-
-
-def _on(function: Callable, args: tuple, named: Mapping[str, object], tensor: Tensor) -> object:
-    return function(tensor, *args, **named)
 
 
 def _tensors(value: object, labels: object) -> list[tuple[Tensor, Labels]]:
@@ -235,10 +185,6 @@ def _tensors(value: object, labels: object) -> list[tuple[Tensor, Labels]]:
         return []
     each = labels if labels is not None else [None] * len(value)
     return [pair for one, other in zip(value, each, strict=True) for pair in _tensors(one, other)]
-
-
-def _shapes_only(value: object) -> object:
-    return value.detach().to("meta") if isinstance(value, Tensor) else value
 
 
 def _attribute(model: nn.Module, path: str) -> object:
@@ -276,13 +222,14 @@ def _other_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Afterwards the tensors that ``torch.fx`` leaves on a model it traces are gone."""
-    before = set(vars(model))
+    """Afterwards every module has the attributes that it had: tracing leaves tensors and stand-ins on some."""
+    before = [(vars(module), dict(vars(module))) for module in model.modules()]
     try:
         yield
     finally:
-        for name in set(vars(model)) - before:
-            delattr(model, name)
+        for attributes, kept in before:
+            attributes.clear()
+            attributes.update(kept)
 
 
 def _where(node: fx.Node) -> str:

@@ -239,6 +239,19 @@ def test_fixed(name):
     model(PICTURES)
 
 
+def test_a_weight_that_is_used_outside_of_its_layer():
+    """Words in and words out with one matrix."""
+    model = Net(lambda m, x: F.linear(m.b(m.a(x)), m.a.weight), a=nn.Embedding(9, 6), b=nn.Linear(6, 6))
+    tied = {group.layers: group.fixed for group in groups(model, torch.zeros(1, 3, dtype=torch.int64))}
+    assert tied[("a",)] == "'a.weight' is also used outside of its layer"
+    assert tied[("b",)] == "the operation 'linear' needs all of them"
+
+
+def test_pooling_that_also_says_where():
+    model = Net(lambda m, x: m.b(m.p(m.a(x))[0]), a=conv(3, 6), p=nn.MaxPool2d(2, return_indices=True), b=conv(6, 2))
+    assert groups(model, PICTURES)[0].fixed == "layer 'p' needs all of them"
+
+
 def test_one_channel_that_meets_many_stays():
     model = Net(lambda m, x: m.c(m.a(x) * torch.sigmoid(m.b(x))), a=conv(3, 6), b=conv(3, 1), c=conv(6, 2))
     tied = {group.layers: group.fixed for group in groups(model, PICTURES)}
@@ -324,6 +337,22 @@ def test_optional_arguments_and_examples_of_several_kinds():
         remove_units(model, {"a": [0]}, example)
         assert model.b.in_features == 5
         assert [group.decisions for group in groups(model, example)] == [5, 2]
+
+
+def test_what_a_forward_pass_writes_on_the_model_is_not_a_stand_in():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.last = nn.Linear(3, 6), nn.Linear(6, 2), "nothing yet"
+
+        def forward(self, inputs):
+            self.last = self.a(inputs)
+            self.other = self.b(self.last) + torch.ones(2)
+            return self.other
+
+    model = nn.Sequential(Remembers(), nn.Linear(2, 2))
+    remove_units(model, {"0.a": [0]}, torch.zeros(1, 3))
+    assert model[0].last == "nothing yet" and not hasattr(model[0], "other")
 
 
 def test_a_path_that_depends_on_the_input():

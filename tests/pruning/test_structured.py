@@ -267,8 +267,11 @@ def test_scores_that_do_not_fit_the_groups():
     tied = groups(model, torch.zeros(1, 4))
     with pytest.raises(ValueError, match="5 scores for the 6 units of layer '1'"):
         lowest_units({"1": torch.ones(5)}, 0.5, tied=tied)
-    with pytest.raises(ValueError, match="layer '9' has scores but is in no group"):
+    with pytest.raises(ValueError, match="layer '9' has scores and is in no group"):
         lowest_units({"9": torch.ones(5)}, 0.5, tied=tied)
+    with pytest.raises(ValueError, match="units of layer '5' cannot be removed: they are the network's output"):
+        lowest_units(unit_norm(model), {"*": 0.2, "5": 0.5}, tied=tied)
+    assert set(lowest_units(unit_norm(model), {"*": 0.2}, tied=tied)) == {"1", "3"}
     resnet = resnet_small(blocks=(1, 1, 1, 1))
     scores = {"conv1": torch.ones(64), "layer1.0.conv2": torch.ones(64)}
     with pytest.raises(ValueError, match="conv1, layer1.0.conv2 are pruned together"):
