@@ -110,6 +110,13 @@ def _value(name: str, key: str, less: float = 0, **case: object) -> Callable[[Pa
     return lambda folder: {s: v - less for s, v in values_of(load_record(name, folder), key, **case).items()}
 
 
+def _share_gone(folder: Path) -> Differences:
+    """Which share of the error barrier is gone after 10% of the training."""
+    record = load_record("lottery_stability", folder)
+    first, later = (values_of(record, "error_barrier", method=f"residual, {share}") for share in ("0%", "10%"))
+    return {seed: 1 - later[seed] / first[seed] if first[seed] else 0.0 for seed in first if seed in later}
+
+
 def _behind_over_barriers(folder: Path) -> Differences:
     """Spearman's correlation over a seed's six sparse networks: error barrier, and how far behind the dense one."""
     record = load_record("lottery_rewinding", folder)
@@ -211,6 +218,7 @@ DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F3a.5b": _retraining("one-shot", "drawn anew, longer"),
     "F3c.1a": _methods("lottery_stability", "error_barrier", "residual, 0%", "residual, 10%"),
     "F3c.1b": _value("lottery_stability", "error_barrier", method="LeNet, 0%"),
+    "F3c.1c": _share_gone,
     "F3c.2a": _methods("lottery_rewinding", "test_accuracy", "residual, ticket from 10%", "residual, ticket from 0%"),
     "F3c.2b": _methods("lottery_rewinding", "test_accuracy", "LeNet, ticket from 10%", "LeNet, ticket from 0%"),
     "F3c.3a": _methods(

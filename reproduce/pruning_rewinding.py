@@ -38,6 +38,7 @@ LENET_CASES = 10_000
 WHEN = (0.0, 0.02, 0.1)  # shares of the training, after which the examples come in another order
 ROUNDS, RATE = 3, 0.6
 LATER = 0.1  # a share of the training, that tickets are rewound to
+AGAIN = (5, 6, 7, 8)  # seeds that were added for a second look
 ORDERS = (0, 1000)  # of the examples: added to the seed
 RETRAINING_FROM = 0.25  # a share of the training: the rest is what each way to retrain has
 SPARSITIES = (0.2, 0.8, 0.95)
@@ -140,7 +141,8 @@ def stability() -> Experiment:
             for seed in range(3)
             for net, shares in (("residual", WHEN), ("LeNet", WHEN[:1]))
             for share in shares
-        ],
+        ]
+        + [{"seed": seed, "method": f"residual, {100 * share:g}%"} for seed in AGAIN for share in (WHEN[0], WHEN[-1])],
         run,
         notes=(
             "Two copies share the given part of the training, then see the examples in different orders. Error "
