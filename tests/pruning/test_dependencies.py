@@ -68,6 +68,11 @@ FOLLOWED = {
         {"a": [1, 4]},  # one in each half
     ),
     "gate": (lambda m, x: m.b(gate(m.a(x))).mean((2, 3)), {"a": conv(3, 6), "b": conv(3, 2)}, {"a": [2, 5]}),
+    "the first half": (
+        lambda m, x: m.b(m.a(x).chunk(2, dim=1)[0]).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(3, 2)},
+        {"a": [2, 5]},  # with one channel less, the halves are cut elsewhere
+    ),
     "two places": (
         lambda m, x: m.b(m.a(x)[:, :, 0, 1:].flatten(1)),
         {"a": conv(3, 6), "b": nn.Linear(18, 2)},
