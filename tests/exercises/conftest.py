@@ -1,15 +1,11 @@
 """One child process for all trusted answers: importing torch anew for each of a hundred mutants would take minutes."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from course_lib.grading.sandbox import Sandbox, SandboxError
-from course_lib.grading.sheet import Sheet, read_sheet
-
-ROOT = Path(__file__).resolve().parents[2]
-NAME = "ps1_distillation/ps1_distillation.ipynb"
+from tests.exercises.sets import PATIENT
 
 
 def isolation_problem() -> str:
@@ -37,10 +33,5 @@ def needs_isolation(problem: str) -> None:
 def room(problem: str):
     if sys.platform == "win32":
         pytest.skip("the grader runs on Linux, in WSL2 or in a container")
-    with Sandbox(isolated=not problem) as sandbox:
+    with Sandbox(PATIENT, isolated=not problem) as sandbox:
         yield sandbox
-
-
-@pytest.fixture(scope="session")
-def sheet() -> Sheet:
-    return read_sheet(ROOT / "solutions" / NAME)

@@ -1,28 +1,12 @@
-"""Wrong answers that learners really give to ps1_distillation, and the message meant for each.
+"""Wrong answers that learners really give to ps1_distillation, and the message meant for each."""
 
-A mutant is (check that must fail, name, source of the answer, a piece of the message). Its source replaces the answer that
-defines the same names; all other answers are the reference ones.
-"""
-
-from typing import NamedTuple
-
-
-class Mutant(NamedTuple):
-    """One wrong answer."""
-
-    check: str
-    name: str
-    source: str
-    message: str
-
+from tests.exercises.mutants import Mutant, family
 
 MUTANTS: list[Mutant] = []
 
 
 def _family(check: str, template: str, variants: dict[str, tuple[str, str]]) -> None:
-    MUTANTS.extend(
-        Mutant(check, name, template.replace("BODY", body), message) for name, (body, message) in variants.items()
-    )
+    MUTANTS.extend(family(check, template, variants))
 
 
 _family(

@@ -14,10 +14,11 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from course_lib.grading.preprocessors import GradeInSandbox, canary
 from course_lib.grading.sheet import Cell, Sheet
-from tests.exercises.conftest import NAME, ROOT
+from tests.exercises.sets import ROOT, SETS
 from tools.assignments import generate
 
 SET = "ps1_distillation"
+NAME = f"{SET}/{SET}.ipynb"
 # Patches every comparison, looks for the answers, adds points to itself, rewrites the checks, and leaves fake outputs.
 CHEAT = """
 import builtins, glob, numpy, torch
@@ -41,19 +42,19 @@ def test_assignments_are_what_nbgrader_makes_of_the_solutions(tmp_path):
     assert different == []
 
 
-def course_in(root: Path) -> NbGraderAPI:
+def course_in(root: Path, name: str = SET) -> NbGraderAPI:
     """A course folder with the repository's own settings, its gradebook and one assignment."""
     config = PyFileConfigLoader(str(ROOT / "nbgrader_config.py")).load_config()
     config.CourseDirectory.root = str(root)
     shutil.copytree(ROOT / "solutions", root / "solutions")
     api = NbGraderAPI(config=config)
-    result = api.generate_assignment(SET)
+    result = api.generate_assignment(name)
     assert result["success"], result["log"]
     return api
 
 
-def hand_in(root: Path, student: str, notebook: nbformat.NotebookNode) -> None:
-    path = root / "submitted" / student / NAME
+def hand_in(root: Path, student: str, notebook: nbformat.NotebookNode, name: str = SET) -> None:
+    path = root / "submitted" / student / name / f"{name}.ipynb"
     path.parent.mkdir(parents=True)
     nbformat.write(notebook, path)
 
@@ -99,11 +100,11 @@ def classroom(tmp_path_factory, problem):
         yield root, api, logs
 
 
-def scores(root: Path) -> dict[str, dict[str, float | None]]:
+def scores(root: Path, name: str = SET) -> dict[str, dict[str, float | None]]:
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}", "model-compression") as book:
         return {
             submission.student.id: {g.name: g.auto_score for nb in submission.notebooks for g in nb.grades}
-            for submission in book.assignment_submissions(SET)
+            for submission in book.assignment_submissions(name)
         }
 
 
@@ -155,6 +156,21 @@ def test_a_broken_reference_stops_the_run(classroom):
     assert "no_such_package" in result["log"]
     assert not (root / "autograded" / "late" / SET / f"{SET}.ipynb").exists()
     assert set(scores(root)["late"].values()) == {None}
+
+
+@pytest.mark.parametrize("one", [one for one in SETS if one.name != SET], ids=lambda one: one.name)
+def test_every_other_set_goes_the_same_way(one, tmp_path, problem, monkeypatch):
+    """One submission, all answers right: what is special to a set are its checks, and test_sets.py has those."""
+    if problem:
+        pytest.skip(f"no isolation on this machine: {problem}")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    api = course_in(tmp_path, one.name)
+    hand_in(tmp_path, "good", one.notebook("solutions"), one.name)
+    result = api.autograde(one.name, "good")
+    assert result["success"], result["log"]
+    found = scores(tmp_path, one.name)["good"]
+    assert found.pop(one.written) is None  # waits for a person
+    assert sum(found.values()) == one.by_machine
 
 
 def test_the_canary_names_what_failed(problem):

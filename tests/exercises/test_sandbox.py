@@ -12,7 +12,7 @@ from course_lib.grading import sandbox
 from course_lib.grading.grader import Student, grade
 from course_lib.grading.sandbox import Limits, Sandbox, SandboxError, StudentProcessEnded
 from course_lib.grading.sheet import Cell, Sheet
-from tests.exercises.conftest import ROOT
+from tests.exercises.sets import ROOT
 
 pytestmark = pytest.mark.usefixtures("needs_isolation")
 

@@ -56,6 +56,7 @@ def test_a_transposed_view_and_a_leaf_with_gradient_arrive():
     assert torch.equal(there_and_back([leaf * 2])[0], torch.full((2,), 2.0))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
 @pytest.mark.parametrize("make", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, lambda t: t.to("meta")])
 def test_a_tensor_that_is_not_dense_does_not_travel(make):
     with pytest.raises(wire.WireError, match="not dense"):
