@@ -117,6 +117,9 @@ def _topic(topic: Topic, claims: list[Claim], names: list[str], folder: Path) ->
     if topic.notes:
         parts.append("Weaker evidence, because other numbers had been seen before the claim was written down:\n")
         parts.append("\n".join(f"- {note}" for note in topic.notes) + "\n")
+    if topic.limits:
+        parts.append("What this scale does not show:\n")
+        parts.append("\n".join(f"- {limit}" for limit in topic.limits) + "\n")
     if here := [record for name in names if (record := load_record(name, folder))]:
         parts.append("### Experiments: click on a question\n")
         parts += [_section(record, "results") for record in here]
