@@ -55,7 +55,7 @@ class Group:
             In a residual stream unit 3 of each layer has number 3. In a convolution with groups, several units of one
             layer share a number.
         decisions: how many there are.
-        fixed: why its units cannot be removed, none if they can.
+        fixed: why its units, or some of them, cannot be removed; none if all can.
         output: whether that is because they are the network's output.
     """
 

@@ -42,7 +42,7 @@ def conv(inputs, outputs, **options):
 
 
 PICTURES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-# Each: the forward pass, its layers, and the units that go together; the first is removed, all of them are silenced.
+# Each: the forward pass, its layers, and the units that go together: the first is removed, all of them are silenced.
 FOLLOWED = {
     "view": (lambda m, x: m.b(m.a(x).view(x.size(0), -1)), {"a": conv(3, 6), "b": nn.Linear(96, 2)}, {"a": [1]}),
     "reshape": (lambda m, x: m.b(m.a(x).reshape((2, -1))), {"a": conv(3, 6), "b": nn.Linear(96, 2)}, {"a": [5]}),
@@ -177,6 +177,9 @@ FOLLOWED = {
 }
 
 
+INDEPENDENT = ("channels last", "transposed", "transposed, in groups", "in groups")  # one unit of each layer is removed
+
+
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_followed(name):
     path, layers, units = FOLLOWED[name]
@@ -195,7 +198,8 @@ def test_followed(name):
                 into.weight[gone] = 0
             into.bias[gone] = 0
     full = model(PICTURES)
-    remove_units(model, {layer: gone[:1] for layer, gone in units.items()}, PICTURES)
+    named = units if name in INDEPENDENT else list(units)[:1]
+    remove_units(model, {layer: units[layer][:1] for layer in named}, PICTURES)
     for layer, gone in units.items():
         left = getattr(model, layer)
         before = layers[layer]
@@ -241,6 +245,15 @@ def test_fixed(name):
     with pytest.raises(ValueError, match="units of layer 'a' cannot be removed: .*needs all of them"):
         remove_units(model, {"a": [0]}, PICTURES)
     assert set(vars(model)) == names  # the tensors of the code that torch.fx puts on a model are gone
+    model(PICTURES)
+
+
+def test_a_sum_with_the_picture_in_a_part_of_its_channels():
+    model = Net(lambda m, x: m.c(torch.cat([m.a(x), x], dim=1) + m.b(x)), a=conv(3, 6), b=conv(3, 9), c=conv(9, 2))
+    with pytest.raises(ValueError, match="units of layer 'b' cannot be removed: the operation 'cat' puts it beside"):
+        remove_units(model, {"b": [7]}, PICTURES)
+    remove_units(model, {"b": [5]}, PICTURES)
+    assert (model.a.out_channels, model.b.out_channels, model.c.in_channels) == (5, 8, 8)
     model(PICTURES)
 
 
