@@ -164,6 +164,13 @@ def _encoder(name: str, key: str, first: str, second: str) -> Callable[[Path], D
     return _methods(f"pruning_encoder_{name}", key, first, second)
 
 
+def _second_worst_block(folder: Path) -> Differences:
+    """The accuracy lost with the block that matters most but one, each removed alone."""
+    record = load_record("pruning_encoder_blocks", folder)
+    blocks = [values_of(record, "test_accuracy_removed", method=f"block {block}") for block in range(4)]
+    return {seed: 100 - sorted(block[seed] for block in blocks)[1] for seed in blocks[-1]}
+
+
 DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F1.1a": _methods("hinton_small", "test_errors", "alone", "distilled"),
     "F1.1b": _behind_the_large_net,
@@ -256,11 +263,18 @@ DIFFERENCES: dict[str, Callable[[Path], Differences]] = {
     "F4.21c-encoder": _encoder("scope", "test_accuracy_at_70%", "gentle first", "gentle last"),
     "F4.21d-encoder": _encoder("scope", "test_accuracy_at_90%", "gentle first", "local"),
     "F4.22-encoder": _encoder("blocks", "loss_rise_at_90%", "block 0", "block 3"),
+    "F4.21e-encoder": _encoder("scope", "test_accuracy_at_80%", "global", "local in the first block"),
+    "F4.21f-encoder": _encoder("scope", "test_accuracy_at_70%", "gentle first", "local"),
+    "F4.21g-encoder": _encoder("scope", "test_accuracy_at_70%", "gentle first", "gentle last"),
+    "F4.22b-encoder": _encoder("blocks", "test_accuracy_at_90%", "block 3", "block 0"),
+    "F4.22c-encoder": _second_worst_block,
     "F4.23-encoder": _keys("pruning_encoder_scope", "test_accuracy_at_80%", "hard_accuracy_at_80%", method="global"),
     "F4.24a-encoder": _value("pruning_encoder_heads", "test_accuracy_without_8", less=100, method="least important"),
     "F4.24b-encoder": _encoder("heads", "test_accuracy_without_8", "least important", "random"),
     "F4.24c-encoder": _encoder("heads", "test_accuracy_without_12", "in rounds", "least important"),
     "F4.24d-encoder": _encoder("heads", "test_accuracy_without_8", "random", "most important"),
+    "F4.24e-encoder": _encoder("heads", "test_accuracy_without_8", "in rounds", "random"),
+    "F4.24f-encoder": _encoder("heads", "test_accuracy_without_12", "in rounds", "least important"),
 }
 
 

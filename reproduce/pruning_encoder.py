@@ -1,4 +1,4 @@
-"""Claims F4.20 to F4.24, on pruning a small encoder of the BERT type (``models.encoder``) that fills in a masked verb.
+"""Claims F4.20 to F4.24 (-encoder), on pruning a small encoder (``models.encoder``) that fills in a masked verb.
 
 Which share of which layer? Magnitudes over all blocks together (global), in each layer alike (local), and what is often
 advised for BERT: local in the early layers, or less there. Then blocks and heads, one at a time and together (for heads
@@ -27,7 +27,7 @@ from course_lib.training import fit
 from reproduce.record import Case, Experiment, Numbers
 
 LAYERS, HEADS = 4, 4
-SEEDS = range(5)
+SEEDS, MORE_SEEDS = range(5), range(20)
 TILT = {0.7: 0.1, 0.8: 0.1, 0.9: 0.05}  # sparsity -> how much less the first block has of it, and the last one more
 AGAIN, AGAIN_SPARSITY = replace(AGREEMENT_FIT, epochs=1), 0.95
 SETTING = {"fit": asdict(AGREEMENT_FIT), "layers": LAYERS, "heads": HEADS, "width": 64, "hidden": 128}
@@ -87,7 +87,7 @@ def scope() -> Experiment:
         "pruning_encoder_scope",
         "How should zeros be spread over the layers of an encoder? (without retraining)",
         SETTING | {"tilt": TILT},
-        _cases("local", "global", "local in the first block", "gentle first", "gentle last"),
+        _cases("local", "global", "local in the first block", "gentle first", "gentle last", seeds=MORE_SEEDS),
         run,
         notes=(
             "All methods have the same number of zeros. Gentle first: shares rise by equal steps from the first block "
@@ -134,7 +134,7 @@ def blocks() -> Experiment:
         "pruning_encoder_blocks",
         "Which block of an encoder suffers most from being pruned alone, which can be removed?",
         SETTING,
-        _cases(*(f"block {block}" for block in range(LAYERS))),
+        _cases(*(f"block {block}" for block in range(LAYERS)), seeds=MORE_SEEDS),
         run,
         notes=("Block 0 is the first.",),
     )
@@ -157,7 +157,7 @@ def heads() -> Experiment:
         "pruning_encoder_heads",
         "How many of the 16 heads of an encoder can go? (without retraining)",
         SETTING | {"gone": GONE, "draws": DRAWS, "measured_on": MEASURED_ON},
-        _cases("least important", "in rounds", "random", "most important"),
+        _cases("least important", "in rounds", "random", "most important", seeds=MORE_SEEDS),
         run,
         notes=(
             f"Importance: how far the loss on {MEASURED_ON} validation sentences rises without the head. In rounds: "
@@ -224,8 +224,8 @@ def _blocks(masks: Masks) -> list[float]:
     ]
 
 
-def _cases(*methods: str) -> list[Case]:
-    return [{"seed": seed, "method": method} for seed in SEEDS for method in methods]
+def _cases(*methods: str, seeds: range = SEEDS) -> list[Case]:
+    return [{"seed": seed, "method": method} for seed in seeds for method in methods]
 
 
 EXPERIMENTS = (scope, retrained, blocks, heads)

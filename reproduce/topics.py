@@ -94,6 +94,8 @@ TOPICS = (
         (
             "**F3a.6b-digits**, **F4.1e-digits**, **F4.8c-digits** and **F4.8d-digits** ask the questions of F3a.6, "
             "F4.1d, F4.8a and F4.8b-digits of twenty new networks, after five had left them open.",
+            "**F4.21e** to **F4.21g**, **F4.22b**, **F4.22c**, **F4.24e** and **F4.24f-encoder** ask fifteen new "
+            "encoders what five had left open, or had shown.",
         ),
         (
             "**F3a.2**: the paper asks how many weights AlexNet can lose in rounds and at once until its accuracy "
@@ -103,6 +105,8 @@ TOPICS = (
             "**F4.1-conv**, **F4.2-conv**: batch norm behind each convolution undoes the scale of its filters, which "
             "is what their norms measure. Li et al. prune larger networks; whether the norms say more there is not "
             "tested. LeNet-300-100 has no batch norm.",
+            "**F4.20** to **F4.24-encoder**: four blocks, trained for one task that two can do. BERT has twelve, and "
+            "learnt from much more text; what its early layers need is not tested.",
             "**F4.4** is about this course's processor and a small network; GPUs are not timed.",
         ),
     ),
