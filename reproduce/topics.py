@@ -107,9 +107,9 @@ TOPICS = (
             "tested. LeNet-300-100 has no batch norm.",
             "**F4.20** to **F4.24-encoder**: four blocks, trained for one task that two can do. BERT has twelve, and "
             "learnt from much more text; what its early layers need is not tested.",
-            "**F4.24a-encoder** holds for its five encoders. Of all twenty in the table three lose 13 to 37 points: heads "
-            "that do the same work are each of no importance alone. With the rest measured again after each, eight "
-            "heads cost none of the twenty a point.",
+            "**F4.24a-encoder** holds for its five encoders. Of all twenty in the table three lose 13 to 37 points: "
+            "heads that do the same work are each of no importance alone. With the rest measured again after each, "
+            "eight heads cost none of the twenty a point.",
             "**F4.4** is about this course's processor and a small network; GPUs are not timed.",
         ),
     ),
