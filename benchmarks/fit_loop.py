@@ -91,8 +91,8 @@ def weights_after(train, case: Case) -> tuple[list[float], dict[str, Tensor]]:
 def check_same(case: Case) -> None:
     """Assert that both loops arrive at the same losses and weights."""
     (losses, weights), (other_losses, other_weights) = (weights_after(train, case) for train in (with_fit, by_hand))
-    torch.testing.assert_close(losses, other_losses)
-    torch.testing.assert_close(weights, other_weights)
+    torch.testing.assert_close(losses, other_losses, rtol=1e-5, atol=1e-6)  # two kernels of Adam round differently
+    torch.testing.assert_close(weights, other_weights, rtol=1e-4, atol=1e-5)
 
 
 def run(*, quick: bool = False) -> list[Row]:
