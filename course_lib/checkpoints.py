@@ -94,6 +94,8 @@ def load_checkpoint(
         best = load_file(newest / "best.safetensors") if (newest / "best.safetensors").exists() else None
         moments = torch.load(newest / "optimizer.pt", weights_only=True, map_location="cpu")
         model.load_state_dict(load_file(newest / "model.safetensors"))
+        for saved, own in zip(moments["param_groups"], optimizer.param_groups, strict=True):
+            saved["fused"] = own.get("fused")  # whether it fits depends on where the weights lie now
         optimizer.load_state_dict(moments)  # takes each tensor to the device of its parameter
     except _OtherSettings:
         raise

@@ -124,6 +124,24 @@ def test_fused_steps_only_where_they_are_right(layout, fused, optimizer):
         assert (model.rest[:, 1::2] == 7).all()
 
 
+@pytest.mark.parametrize("layout", ["columns", "slice"])
+def test_a_checkpoint_of_fused_steps_goes_on_where_they_do_not_fit(layout, tmp_path):
+    config, calls = FitConfig(epochs=2, batch_size=8, learning_rate=0.01), []
+    whole, model = Reshaped("rows"), Reshaped(layout)
+
+    def stop(model):
+        calls.append(1)
+        if len(calls) == 9:  # in the second epoch
+            raise KeyboardInterrupt
+
+    quiet(whole, examples(), config)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(Reshaped("rows"), examples(), config, checkpoint_dir=tmp_path, after_step=stop)
+    quiet(model, examples(), config, checkpoint_dir=tmp_path)
+    torch.testing.assert_close(model.weight, whole.weight, rtol=1e-5, atol=1e-6)
+    assert layout == "columns" or (model.rest[:, 1::2] == 7).all()
+
+
 def test_sparse_gradients_of_an_embedding_are_taken_too():
     model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten())
     before = weights(model)["0.weight"]
