@@ -48,7 +48,8 @@ def find_layers(
 
     Raises:
         TypeError: ``model`` is not a module, or a target neither text nor a type of modules.
-        ValueError: the model has no layer of ``kinds``, or a target matches nothing; near names are listed.
+        ValueError: the model has no layer of ``kinds``, there are no targets in a list of them, or one matches
+            nothing; near names are listed.
     """
     check_model(model)
     layers = dict(model.named_modules())
@@ -58,8 +59,11 @@ def find_layers(
             wanted = ", ".join(kind.__name__.strip("_") for kind in kinds)
             raise ValueError(f"{type(model).__name__} has no layer of the types {wanted}: there is nothing to work on")
         return {name: layers[name] for name in candidates}
+    wanted = [targets] if isinstance(targets, (str, type)) or not isinstance(targets, Iterable) else list(targets)
+    if not wanted:
+        raise ValueError("targets are empty; expected at least one, or None for all layers")
     found: set[str] = set()
-    for target in [targets] if isinstance(targets, (str, type)) else targets:
+    for target in wanted:
         matches = _matches(layers, candidates, target)
         if not matches:
             shown = repr(target) if isinstance(target, str) else target.__name__

@@ -82,6 +82,10 @@ def test_other_bad_arguments():
         find_layers([])
     with pytest.raises(TypeError, match="a target is 3; expected the name of a layer"):
         find_layers(mlp([4, 3]), [3])
+    with pytest.raises(TypeError, match="a target is Linear"):
+        find_layers(mlp([4, 3]), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="targets are empty; expected at least one"):
+        find_layers(mlp([4, 3]), [])
     with pytest.raises(TypeError, match="a target is <class 'torch.Tensor'>"):
         find_layers(mlp([4, 3]), torch.Tensor)
 

@@ -1,5 +1,6 @@
 """The settings of pruning in rounds."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -46,7 +47,7 @@ class PruningConfig:
             check_share(f"the rate of {name}", share)
         if self.rates and self.scope == "global":
             raise ValueError("rates are given for single layers, but scope is 'global'; expected scope 'local'")
-        if self.fine_tune_rate is not None and (self.retrain != "fine-tune" or not self.fine_tune_rate > 0):
+        if self.fine_tune_rate is not None and (self.retrain != "fine-tune" or not 0 < self.fine_tune_rate < math.inf):
             raise ValueError(
                 f"fine_tune_rate is {self.fine_tune_rate!r} and retrain {self.retrain!r}; "
                 "expected a number above 0, with retrain 'fine-tune'"

@@ -24,6 +24,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from course_lib.device import check_model
 from course_lib.pruning.masks import Masks, check_masks
@@ -38,7 +39,7 @@ def apply_masks(model: Model, masks: Mapping[str, Tensor]) -> Model:
     Raises:
         TypeError, ValueError: masks that are not those of parameters of the model; it is then as it was.
     """
-    parameters = _parameters(model, masks)
+    parameters = masked_parameters(model, masks)
     with torch.no_grad():
         for name, mask in masks.items():
             parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
@@ -56,15 +57,23 @@ def hold_masks(model: Model, masks: Mapping[str, Tensor], *, optimizer: Optimize
             remembers of the pruned weights (momentum) is forgotten.
 
     Raises:
-        TypeError, ValueError: masks that are not those of parameters of the model; it is then as it was.
+        TypeError, ValueError: masks that are not those of parameters of the model, or an optimizer that is none; the
+            model is then as it was.
     """
-    parameters = _parameters(model, masks)
+    parameters = masked_parameters(model, masks)
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate wraps one
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer")
     release_masks(model)
     holder = _Holder({name: mask.clone() for name, mask in masks.items()}, parameters)
     object.__setattr__(model, _HOLDER, holder)  # not as a submodule
     holder.attach(model, optimizer)
     apply_masks(model, masks)
     holder.zero(model)
+    with torch.no_grad():  # a gradient from before would be added to the next one
+        for name, mask in masks.items():
+            if (gradient := parameters[name].grad) is not None:
+                gradient.mul_(mask.to(gradient))
     return model
 
 
@@ -113,7 +122,7 @@ class _Holder:
         }
         self.factors: dict[str, Tensor] = {}  # the masks as numbers: a product takes a tenth of the time of a fill
         self.handles: list = []
-        self.hooked: dict[str, tuple[nn.Parameter, object]] = {}
+        self.hooked: dict[str, list[tuple[Tensor, RemovableHandle]]] = {}  # hooks, and what they multiply by
 
     def attach(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Hook into everything that reads the weights."""
@@ -142,11 +151,26 @@ class _Holder:
                 factor = self.factors[name] = mask.to(parameter)
             # .data: a kept weight does not change, so a backward pass that is still to come stays right
             parameter.data.mul_(factor)
-            if self.hooked.get(name, (None,))[0] is not parameter and parameter.requires_grad:
-                self.hooked[name] = parameter, parameter.register_hook(factor.mul)
+            if parameter.requires_grad:
+                self._hook(name, parameter, factor)
+
+    def _hook(self, name: str, parameter: nn.Parameter, factor: Tensor) -> None:
+        """See to it that ``parameter`` has one hook, with this factor.
+
+        Its type or device may have changed since the last call, or it may stand in for another for one call only
+        (``torch.func.functional_call``); the other keeps its hook.
+        """
+        known, present = self.hooked.get(name, []), parameter._backward_hooks or {}
+        if any(used is factor and handle.id in present for used, handle in known):
+            return
+        for _, handle in known:
+            if handle.id in present:
+                handle.remove()
+        others = [(used, handle) for used, handle in known if handle.hooks_dict_ref() and handle.id not in present]
+        self.hooked[name] = [*others, (factor, parameter.register_hook(factor.mul))]
 
     def detach(self) -> None:
-        for handle in (*self.handles, *(handle for _, handle in self.hooked.values())):
+        for handle in (*self.handles, *(handle for known in self.hooked.values() for _, handle in known)):
             handle.remove()
 
     def __getstate__(self) -> dict:
@@ -167,7 +191,12 @@ def _after_load(model: nn.Module, incompatible: object) -> None:
     apply_masks(model, getattr(model, _HOLDER).masks)  # what is loaded may be nan, and 0 · nan is nan
 
 
-def _parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+def masked_parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+    """The parameters of ``model`` by name, once it is known that ``masks`` fit them.
+
+    Raises:
+        TypeError, ValueError: they do not.
+    """
     check_model(model)
     parameters = dict(model.named_parameters())
     check_masks(masks, {name: value.shape for name, value in parameters.items()}, "parameters of the model")

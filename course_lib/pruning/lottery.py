@@ -40,11 +40,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.checkpoints import weights_of
-from course_lib.device import check_model, seeded
+from course_lib.device import seeded
 from course_lib.evaluation import check_data
 from course_lib.layers import match_names, prunable_weights
 from course_lib.pruning.config import PruningConfig
-from course_lib.pruning.held import held_masks, hold_masks, release_masks
+from course_lib.pruning.held import held_masks, hold_masks, masked_parameters, release_masks
 from course_lib.pruning.masks import Masks, global_masks, local_masks, sparsity_of
 from course_lib.pruning.round_files import RoundFiles
 from course_lib.training import FitConfig, History, Loss, fit, hard_label_loss, steps_per_epoch
@@ -95,8 +95,8 @@ def iterative_pruning(
 ) -> LotteryRun:
     """Train ``model``, then prune and train it again in rounds; it is changed in place.
 
-    It ends trained, with the masks of the last round held (``release_masks`` takes them off). After an error it is as
-    it was before.
+    It ends trained, with the masks of the last round held (``release_masks`` takes them off); round 0 has none to
+    hold. After an error it is as it was before.
 
     Args:
         config: the training of the dense network and, with the change that ``pruning.retrain`` means, of each round.
@@ -106,7 +106,7 @@ def iterative_pruning(
         folder: every finished round is saved here, and a run that was interrupted goes on from there.
 
     Raises:
-        ValueError: a rewind step that is not one of the training, a model that holds masks already, or a folder with
+        ValueError: a rewind step that the training does not come to, a model that holds masks already, or a folder with
             another run.
         TypeError, ValueError, FloatingPointError: as ``training.fit`` and ``layers.prunable_weights``.
     """
@@ -131,7 +131,7 @@ def rewind(model: Model, start: Mapping[str, Tensor], masks: Mapping[str, Tensor
         RuntimeError: ``start`` is the state dict of another model.
         TypeError, ValueError: as ``held.hold_masks``.
     """
-    check_model(model)
+    masked_parameters(model, masks)
     release_masks(model)
     model.load_state_dict(start)
     return hold_masks(model, masks)
@@ -154,7 +154,7 @@ def reinitialise(
         ValueError: a module with parameters of its own has no ``reset_parameters``.
         TypeError, ValueError: as ``held.hold_masks``.
     """
-    check_model(model)
+    masked_parameters(model, masks)
     drawn = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
     if initialise is None:
         if stuck := [module for module in drawn if not hasattr(module, "reset_parameters")]:
@@ -208,6 +208,11 @@ class _Rounds:
         kept = _Keeper(self.pruning.rewind_step, after_step, start)
         kept.look(self.model, 0, self.files)
         history = self._fit(0, self.config, 0, lambda model: kept.after_step(model, self.files))
+        if kept.start is None:
+            raise ValueError(
+                f"patience ended the dense training after {kept.count} steps, before rewind_step, which is "
+                f"{self.pruning.rewind_step}; expected an earlier step, or more patience"
+            )
         return kept.start, self._done(0, masks, history)
 
     def pruned(self, number: int, start: dict[str, Tensor], last: Round, after_step) -> Round:
@@ -248,7 +253,10 @@ class _Rounds:
         if saved is None:
             return None
         masks, weights, history = saved
-        rewind(self.model, weights, masks)
+        if number:
+            rewind(self.model, weights, masks)
+        else:
+            self.model.load_state_dict(weights)
         return Round(number, masks, weights, history)
 
     def _done(self, number: int, masks: Masks, history: History) -> Round:
@@ -289,13 +297,19 @@ class _Keeper:
 
 @contextmanager
 def _undone_on_error(model: nn.Module) -> Iterator[None]:
-    """On an error ``model`` gets its old weights back, without masks."""
+    """On an error ``model`` gets its old weights, gradients and modes back, without masks."""
     before = weights_of(model)
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     except Exception:
         release_masks(model)
         model.load_state_dict(before)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module, training in modes:
+            module.training = training
         raise
 
 

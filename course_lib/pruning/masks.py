@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.layers import match_names
+from course_lib.layers import match_names, near_names
 
 Scores = Mapping[str, Tensor]
 Masks = dict[str, Tensor]
@@ -66,7 +66,9 @@ def local_masks(
     masks = {}
     for name, piece in pieces.items():
         if name not in shares:
-            masks[name] = within[name].clone() if within else torch.ones_like(piece, dtype=torch.bool)
+            masks[name] = (
+                within[name].to(piece.device, copy=True) if within else torch.ones_like(piece, dtype=torch.bool)
+            )
             continue
         check_share(f"the sparsity of {name}", shares[name])
         flat = piece.flatten()
@@ -141,7 +143,7 @@ def _pushed_down(scores: Scores, within: Mapping[str, Tensor] | None) -> dict[st
     if missing := [name for name in scores if name not in within]:
         raise ValueError(f"within has no mask for {missing[0]}; expected one for each of the scores")
     numbers = {name: score if score.is_floating_point() else score.double() for name, score in scores.items()}
-    return {name: score.masked_fill(~within[name], -torch.inf) for name, score in numbers.items()}
+    return {name: score.masked_fill(~within[name].to(score.device), -torch.inf) for name, score in numbers.items()}
 
 
 def _pruned_count(sparsity: float, count: int, within, pieces: Mapping[str, Tensor]) -> int:
@@ -190,7 +192,8 @@ def check_masks(masks: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], o
         raise ValueError("masks are empty; expected a dict from parameter name to mask, with at least one")
     for name, mask in masks.items():
         if name not in shapes:
-            match_names(shapes, name, argument=f"mask {name!r}: among the {of}")
+            near = near_names(name, list(shapes))
+            raise ValueError(f"mask {name!r}: among the {of} it matches none of the names; {near}")
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             what = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise TypeError(f"the mask of {name} is {what}; expected a tensor of torch.bool, true where kept")

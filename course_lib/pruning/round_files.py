@@ -39,7 +39,9 @@ class RoundFiles:
         if path.exists():
             self._compare(path)
         else:
-            path.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
+            draft.replace(path)
 
     def training(self, number: int) -> Path:
         """Where the checkpoints of a round are kept until it is whole."""
@@ -50,9 +52,16 @@ class RoundFiles:
         self._write("start", weights, {})
 
     def load_start(self) -> dict[str, Tensor] | None:
-        """The weights that are rewound to, none if there are none yet."""
+        """The weights that are rewound to, none if there are none yet.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         path = self.folder / "start.safetensors"
-        return load_file(path) if path.exists() else None
+        try:
+            return load_file(path) if path.exists() else None
+        except Exception as error:  # safetensors has its own
+            raise ValueError(f"{path} cannot be read ({error}); delete it: round 0 is then trained again") from error
 
     def save_round(self, number: int, masks: dict[str, Tensor], weights: dict[str, Tensor], history: History) -> None:
         """Write a whole round; its checkpoints are no longer needed."""

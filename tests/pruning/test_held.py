@@ -190,6 +190,71 @@ def test_another_dtype():
     assert not model[1].weight.grad[~held_masks(model)["1.weight"]].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_smaller_dtype_after_the_first_backward_pass(dtype):
+    model = hold_masks(mlp([6, 8, 3]), some_masks(mlp([6, 8, 3])))
+    step(model, OPTIMIZERS["sgd"](model.parameters()))
+    once = hooks(model)
+    model.to(dtype)
+    model(X.to(dtype)).float().sum().backward()
+    assert model[1].weight.grad.dtype == dtype and hooks(model) == once
+    assert not model[1].weight.grad[~held_masks(model)["1.weight"]].any()
+
+
+def test_a_call_with_other_weights_leaves_the_hooks_as_they_were():
+    model = hold_masks(mlp([6, 8, 3]), some_masks(mlp([6, 8, 3])))
+    mask, once = held_masks(model)["1.weight"], hooks(model)
+    answer = model(X)
+    for _ in range(3):
+        others = {name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()}
+        torch.func.functional_call(model, others, (X,)).sum().backward()
+        assert not others["1.weight"].grad[~mask].any()
+    answer.sum().backward()  # the model's own weights are still held
+    assert not model[1].weight.grad[~mask].any() and model[1].weight.grad.any()
+    model(X)
+    assert hooks(model) == once
+    release_masks(model)
+    assert hooks(model) == 0
+
+
+def test_a_weight_that_was_taken_out_and_put_back():
+    model = hold_masks(mlp([6, 8, 3]), some_masks(mlp([6, 8, 3])))
+    first, other = model[1].weight, nn.Parameter(torch.randn(8, 6))
+    for weight in (other, first):
+        model[1].weight = weight
+        model(X).sum().backward()
+        assert not weight.grad[~held_masks(model)["1.weight"]].any()
+    release_masks(model)
+    assert hooks(model) == 0 and not other._backward_hooks
+
+
+def test_a_gradient_from_before_is_masked_too():
+    model = mlp([6, 8, 3])
+    model(X).sum().backward()
+    masks = some_masks(model)
+    hold_masks(model, masks)
+    optimizer = OPTIMIZERS["adam"](model.parameters())
+    model(X).sum().backward()  # added to the one from before
+    optimizer.step()
+    assert largest_pruned(model, masks) == 0
+    table = nn.Embedding(5, 3, sparse=True)
+    table(torch.tensor([0, 1, 1])).sum().backward()
+    mask = torch.arange(15).view(5, 3) % 2 == 0
+    hold_masks(table, {"weight": mask})
+    assert torch.equal(table.weight.grad.to_dense(), mask * torch.tensor([[1.0], [2], [0], [0], [0]]))
+
+
+def test_an_optimizer_that_accelerate_has_wrapped():
+    accelerate = pytest.importorskip("accelerate")
+    model = mlp([6, 8, 3])
+    optimizer = accelerate.Accelerator(cpu=True).prepare(OPTIMIZERS["sgd"](model.parameters()))
+    step(model, optimizer)
+    masks = some_masks(model)
+    hold_masks(model, masks, optimizer=optimizer)
+    step(model, optimizer)
+    assert largest_pruned(model, masks) == 0
+
+
 # ---- off again
 
 
@@ -312,6 +377,10 @@ def test_masks_that_do_not_fit_leave_the_model_as_it_was():
                 function(model, bad)
     with pytest.raises(TypeError, match="model is a list"):
         hold_masks([], masks)
+    with pytest.raises(ValueError, match=r"mask '\*.weight': .* matches none of the names; near it: .*1.weight"):
+        hold_masks(model, {"*.weight": masks["1.weight"]})
+    with pytest.raises(TypeError, match="optimizer is a str; expected a torch.optim.Optimizer"):
+        hold_masks(model, masks, optimizer="adam")
     assert hooks(model) == 0 and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -293,6 +293,57 @@ def test_after_an_error_the_model_is_as_it_was():
     assert same(model.state_dict(), before) and held_masks(model) == {}
 
 
+def test_modes_and_gradients_are_undone_too():
+    model = mlp([6, 8, 3])
+    model[2].eval()
+    model(examples().tensors[0]).sum().backward()
+    gradient = model[1].weight.grad.clone()
+
+    def fails(model, done):
+        raise RuntimeError("no room on the disk")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        imp(model, PruningConfig(rounds=1), after_round=fails)
+    assert model.training and model[1].training and not model[2].training
+    assert torch.equal(model[1].weight.grad, gradient)
+
+
+def test_a_dense_training_that_stops_before_the_rewind_step():
+    model = mlp([6, 8, 3])
+    before = copy.deepcopy(model.state_dict())
+    config = replace(CONFIG, epochs=50, patience=1, learning_rate=0.5)
+    inputs, labels = examples().tensors
+    with pytest.raises(ValueError, match="patience ended the dense training after .* before rewind_step, which is 199"):
+        imp(model, PruningConfig(rounds=1, rewind_step=199), config, validation=TensorDataset(inputs, (labels + 1) % 3))
+    assert same(model.state_dict(), before)
+
+
+def test_round_0_read_from_the_disk_holds_no_masks_either(tmp_path):
+    for _ in range(2):
+        model = mlp([6, 8, 3])
+        run = imp(model, PruningConfig(rounds=0), folder=tmp_path)
+        assert held_masks(model) == {} and same(model.state_dict(), run.rounds[0].weights)
+
+
+def test_a_damaged_start(tmp_path):
+    imp(mlp([6, 8, 3]), PruningConfig(rounds=1), folder=tmp_path)
+    (tmp_path / "start.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"start.safetensors cannot be read .* delete it"):
+        imp(mlp([6, 8, 3]), PruningConfig(rounds=1), folder=tmp_path)
+
+
+def test_masks_that_do_not_fit_change_no_weights():
+    model, bad = mlp([6, 8, 3]), {"1.weight": torch.ones(2, 2, dtype=torch.bool)}
+    masks = {"1.weight": torch.arange(48).view(8, 6) % 2 == 0}
+    hold_masks(model, masks)
+    before, other = copy.deepcopy(model.state_dict()), mlp([6, 8, 3], seed=1).state_dict()
+    with pytest.raises(ValueError, match="mask of 1.weight has shape"):
+        rewind(model, other, bad)
+    with pytest.raises(ValueError, match="mask of 1.weight has shape"):
+        reinitialise(model, bad, seed=9)
+    assert same(model.state_dict(), before) and same(held_masks(model), masks)
+
+
 # ---- bad input
 
 
@@ -310,6 +361,7 @@ def test_after_an_error_the_model_is_as_it_was():
         ({"rounds": 1, "retrain": "reinit"}, "retrain is 'reinit'; expected one of rewind, learning-rate, fine-tune"),
         ({"rounds": 1, "fine_tune_rate": 0.1}, "fine_tune_rate is 0.1 and retrain 'rewind'"),
         ({"rounds": 1, "fine_tune_rate": 0, "retrain": "fine-tune"}, "fine_tune_rate is 0 .* above 0"),
+        ({"rounds": 1, "fine_tune_rate": float("inf"), "retrain": "fine-tune"}, "fine_tune_rate is inf"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
