@@ -5,7 +5,8 @@ All have to arrive at the same weights before they are timed. Aim: ``fit`` costs
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -89,10 +90,14 @@ def weights_after(train, case: Case) -> tuple[list[float], dict[str, Tensor]]:
 
 
 def check_same(case: Case) -> None:
-    """Assert that both loops arrive at the same losses and weights."""
-    (losses, weights), (other_losses, other_weights) = (weights_after(train, case) for train in (with_fit, by_hand))
-    torch.testing.assert_close(losses, other_losses, rtol=1e-5, atol=1e-6)  # two kernels of Adam round differently
-    torch.testing.assert_close(weights, other_weights, rtol=1e-4, atol=1e-5)
+    """Assert that the loops arrive at the same losses and weights.
+
+    The two kernels of Adam round differently, and training makes more of that with each step: with the other kernel
+    only the first epoch is compared.
+    """
+    torch.testing.assert_close(weights_after(with_fit, case), weights_after(partial(by_hand, fused=True), case))
+    short = replace(case, config=replace(case.config, epochs=1))
+    torch.testing.assert_close(weights_after(with_fit, short), weights_after(by_hand, short), rtol=1e-4, atol=1e-5)
 
 
 def run(*, quick: bool = False) -> list[Row]:
