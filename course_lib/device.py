@@ -6,6 +6,7 @@ Two environment variables steer what runs:
 - ``COURSE_SCALE``: ``quick`` (a laptop, the default) or ``full`` (the papers' tables with longer training).
 """
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,23 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def undone_on_error(model: nn.Module) -> Iterator[None]:
+    """If the block inside raises an error, ``model`` gets its old weights, gradients and modes back."""
+    weights = copy.deepcopy(model.state_dict())
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]  # a step makes new ones
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    except Exception:
+        model.load_state_dict(weights)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module, training in modes:
+            module.training = training
+        raise
 
 
 def check_model(model: object) -> None:

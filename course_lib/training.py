@@ -11,7 +11,6 @@ Every random choice of an epoch follows from the seed and the number of the epoc
 checkpoint therefore needs no saved random state to arrive at the numbers of an unbroken run.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint, weights_of
-from course_lib.device import autocast_dtype, check_model, device_of, pick_device, seed_generators, seeded
+from course_lib.device import (
+    autocast_dtype,
+    check_model,
+    device_of,
+    pick_device,
+    seed_generators,
+    seeded,
+    undone_on_error,
+)
 from course_lib.evaluation import Batch, check_data, check_labels, evaluate, predict_logits
 from course_lib.processes import Processes
 from course_lib.training_config import FitConfig, History, make_optimizer, rate_factor
@@ -94,7 +101,7 @@ def fit(
     _check_arguments(model, train, config, validation, checkpoint_dir, first_step)
     if loss is hard_label_loss and isinstance(train, TensorDataset):
         _check_all_labels(model, train)
-    with _undone_on_failure(model), seeded(config.seed):
+    with undone_on_error(model), _trained_at_home(model), seeded(config.seed):
         run = _Run(model, config, loss, augment, after_step, device, accelerator)
         history = _epochs(run, train, validation, checkpoint_dir, first_step, progress)
         run.optimizer.zero_grad(set_to_none=True)  # nobody needs the last gradient
@@ -133,21 +140,14 @@ def _check_all_labels(model: nn.Module, train: TensorDataset) -> None:
 
 
 @contextmanager
-def _undone_on_failure(model: nn.Module) -> Iterator[None]:
-    """On an error ``model`` gets its old weights, gradients and modes back, else eval mode; its device always."""
-    weights, home = copy.deepcopy(model.state_dict()), device_of(model)
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]  # a step makes new ones
-    modes = [(module, module.training) for module in model.modules()]
+def _trained_at_home(model: nn.Module) -> Iterator[None]:
+    """``model`` ends in eval mode, also after an interruption from the keyboard, and on the device it came from."""
+    home = device_of(model)
     try:
         yield
-    except Exception:
-        model.load_state_dict(weights)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        for module, training in modes:
-            module.training = training
+    except Exception:  # the modes are given back with everything else
         raise
-    except BaseException:  # an interruption from the keyboard
+    except BaseException:
         model.eval()
         raise
     else:

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.checkpoints import weights_of
-from course_lib.device import seeded
+from course_lib.device import seeded, undone_on_error
 from course_lib.evaluation import check_data
 from course_lib.layers import match_names, prunable_weights
 from course_lib.pruning.config import PruningConfig
@@ -112,7 +112,7 @@ def iterative_pruning(
     """
     rounds = _Rounds(model, train, config, pruning, folder)
     rounds.fit_options = {"validation": validation, "loss": loss, "device": device, "progress": progress}
-    with _undone_on_error(model):
+    with undone_on_error(model), _released_on_error(model):
         start, newest = rounds.dense(after_step)
         done = [newest]
         for number in range(pruning.rounds + 1):
@@ -296,20 +296,12 @@ class _Keeper:
 
 
 @contextmanager
-def _undone_on_error(model: nn.Module) -> Iterator[None]:
-    """On an error ``model`` gets its old weights, gradients and modes back, without masks."""
-    before = weights_of(model)
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
+def _released_on_error(model: nn.Module) -> Iterator[None]:
+    """On an error no masks stay on ``model``."""
     try:
         yield
     except Exception:
         release_masks(model)
-        model.load_state_dict(before)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        for module, training in modes:
-            module.training = training
         raise
 
 
