@@ -14,25 +14,9 @@ from course_lib.pruning.criteria import magnitude, random_scores
 from course_lib.widgets.figure import new_figure
 from course_lib.widgets.sparsity import describe, draw_sparsity, figure_size, sparsity_figure, sparsity_widget
 from course_lib.widgets.trials import SPARSITIES, Trials
+from tests.widgets.rows import DATA, WEIGHT, Rows
 
-# Four pictures of one pixel each, so that the logits of picture j are column j.
-WEIGHT = torch.tensor([[2.0, 5.0, 6.0, 0.1], [4.0, 1.0, 0.5, 3.0]])
-DATA = TensorDataset(torch.eye(4), torch.tensor([1, 0, 0, 1]))
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
-
-
-class Rows(nn.Module):
-    """Two layers of one unit each, side by side: each makes the logits of one class."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(4, 1, bias=False), nn.Linear(4, 1, bias=False)
-        self.a.weight.data, self.b.weight.data = (row[None].clone() for row in WEIGHT)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.a(inputs), self.b(inputs)], dim=1)
-
-
 ROW = {"a.weight": WEIGHT[:1], "b.weight": WEIGHT[1:]}
 SCORES = {"magnitude": ROW, "upside down": {name: -score for name, score in ROW.items()}}
 
