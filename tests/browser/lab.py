@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -260,3 +261,25 @@ def press_and_wait(image: "Locator", key: str, timeout: float = 5) -> float:
 def picture_digest(image: "Locator") -> bytes:
     """SHA-256 of the file that ``image`` shows now."""
     return bytes(image.evaluate(DIGEST))
+
+
+def check_moves(image: "Locator", moves: int, *, slowest: float = 2000) -> None:
+    """Assert that each of so many presses of the right arrow gives another picture, and soon enough.
+
+    ``slowest`` is in milliseconds, for the median: far above the aim of 100, which a busy machine may miss; benchmarks/
+    measures it.
+    """
+    pictures, milliseconds = {picture_digest(image)}, []
+    for _ in range(moves):
+        milliseconds.append(press_and_wait(image, "ArrowRight"))
+        pictures.add(picture_digest(image))
+    print(f"key press to picture: median {statistics.median(milliseconds):.0f} ms, most {max(milliseconds):.0f} ms")
+    assert len(pictures) == moves + 1
+    assert statistics.median(milliseconds) < slowest
+
+
+def check_sharp_and_fitting(image: "Locator") -> None:
+    """Assert that the picture has more pixels than it takes on the page, and is no wider than the page."""
+    shown, drawn, page = image.evaluate("(i) => [i.clientWidth, i.naturalWidth, i.ownerDocument.body.clientWidth]")
+    assert 500 < shown <= page
+    assert drawn >= 1.5 * shown

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.lab import picture_digest, press_and_wait
+from tests.browser.lab import check_sharp_and_fitting, picture_digest, press_and_wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
@@ -52,6 +52,4 @@ def test_every_round_is_another_picture_soon_and_has_fewer_weights(slider: "Loca
 
 
 def test_the_picture_is_sharp_and_fits_the_page(image: "Locator") -> None:
-    shown, drawn, page = image.evaluate("(i) => [i.clientWidth, i.naturalWidth, i.ownerDocument.body.clientWidth]")
-    assert 500 < shown <= page
-    assert drawn >= 1.5 * shown
+    check_sharp_and_fitting(image)
