@@ -7,7 +7,7 @@ from nbgrader.converters.autograde import Autograde
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # the nbgrader command does not look in its own folder
 
-from course_lib.grading.preprocessors import GradeInSandbox, RestoreMarks
+from classroom.preprocessors import GradeInSandbox, RestoreMarks
 
 c = get_config()  # noqa: F821  nbgrader defines it
 

@@ -10,7 +10,7 @@ import torch
 from benchmarks.interleave import Row, interleave, spread
 from course_lib.device import seeded
 from course_lib.measure import bytes_in_memory
-from course_lib.pruning.crossover import begins_to_pay, sparse_candidates
+from course_lib.storage.crossover import begins_to_pay, sparse_candidates
 
 TITLE = "Where sparse layouts begin to pay"
 NOTE = (

@@ -1,6 +1,6 @@
 """Claims as data: what a paper says, and what our own runs say to it.
 
-The ledger, ``reproduce/claims.json``, holds each claim with a margin and seeds that are fixed before the experiment.
+The ledger, ``course_lib/claims.json``, holds each claim with a margin and seeds that are fixed before the experiment.
 Every claim is about a difference A − B, measured once a seed with everything else equal (a paired design)::
 
     claim("F1.1-digits").check(differences)   # in a lesson: does this run say what the ledger says?
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-LEDGER = Path(__file__).resolve().parents[1] / "reproduce" / "claims.json"
+LEDGER = Path(__file__).with_name("claims.json")
 
 # 97.5% points of Student's t for 1, 2, ... 30 degrees of freedom.
 T_975 = [
@@ -103,7 +103,7 @@ def claim(id: str) -> Claim:
     known = {entry.id: entry for entry in load_ledger()}
     if id not in known:
         near = difflib.get_close_matches(id, known, n=3, cutoff=0.3) or sorted(known)
-        raise ValueError(f"no claim {id!r} in reproduce/claims.json; near ids: {', '.join(near)}")
+        raise ValueError(f"no claim {id!r} in course_lib/claims.json; near ids: {', '.join(near)}")
     return known[id]
 
 

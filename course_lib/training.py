@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm.auto import tqdm
 
 from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint, weights_of
 from course_lib.device import (
@@ -36,6 +35,7 @@ from course_lib.device import (
 )
 from course_lib.evaluation import Batch, check_data, check_labels, evaluate, predict_logits
 from course_lib.processes import Processes
+from course_lib.progress import bar
 from course_lib.training_config import FitConfig, History, make_optimizer, rate_factor
 
 if TYPE_CHECKING:
@@ -200,12 +200,11 @@ def _epochs(run: _Run, train, validation, checkpoint_dir, first_step: int, progr
     done = first_step // steps + len(history.train_loss)
     hidden = not progress or run.processes.rank > 0
     total = config.epochs * steps
-    silent = {"disable": True} if hidden else {}  # not False: TQDM_DISABLE in the environment is to have its say
-    with tqdm(total=total, initial=max(first_step, done * steps), unit="step", delay=2, leave=False, **silent) as bar:
+    with bar(total=total, initial=max(first_step, done * steps), show=not hidden) as steps_bar:
         for epoch in range(done, config.epochs):
             if _out_of_patience(history, config):
                 break
-            _train_epoch(run, train, epoch, steps, max(0, first_step - epoch * steps), history, bar)
+            _train_epoch(run, train, epoch, steps, max(0, first_step - epoch * steps), history, steps_bar)
             newest_is_best = validation is not None and _validate(run, validation, history)
             if config.patience is not None and newest_is_best:
                 best = weights_of(run.model)
@@ -219,7 +218,7 @@ def _epochs(run: _Run, train, validation, checkpoint_dir, first_step: int, progr
     return history
 
 
-def _train_epoch(run: _Run, train, epoch: int, steps: int, left_out: int, history: History, bar: tqdm) -> None:
+def _train_epoch(run: _Run, train, epoch: int, steps: int, left_out: int, history: History, steps_bar) -> None:
     """One pass over the data but for the first batches that are ``left_out``, written into ``history``."""
     config, start = run.config, time.perf_counter()
     # Nothing random outlives the epoch. The same seed on all processes: a DataLoader then shuffles alike on each.
@@ -235,7 +234,7 @@ def _train_epoch(run: _Run, train, epoch: int, steps: int, left_out: int, histor
             continue
         rate = config.learning_rate * rate_factor(config, epoch * steps + index, config.epochs * steps)
         total += run.step(batch, weight, rate)
-        bar.update()
+        steps_bar.update()
     run.processes.average_buffers(run.model)
     mean = run.processes.mean(total).item() / (steps - left_out)
     if not math.isfinite(mean) or not all(parameter.isfinite().all() for parameter in run.parameters):

@@ -20,9 +20,9 @@ from course_lib.layers import prunable_weights
 from course_lib.models.vision import SmallConvNet, lenet_300_100
 from course_lib.pruning.criteria import magnitude
 from course_lib.pruning.held import hold_masks
-from course_lib.pruning.layerwise import sensitivity_curve
 from course_lib.pruning.lottery import reinitialise
 from course_lib.pruning.masks import Masks, global_masks
+from course_lib.pruning.sensitivity import sensitivity_curve
 from course_lib.training import FitConfig, Loss, fit, hard_label_loss
 from reproduce.mnist import mnist
 from reproduce.record import Case, Experiment, Numbers

@@ -15,7 +15,7 @@ else equal. Its margin and its seeds are written down before the run that is rec
 - **○ null**: these seeds cannot tell. Null is not "no".
 
 All numbers are from recorded runs in [`reproduce/results/`](../reproduce/results), or from the lessons, which check
-them at every run. The ledger is [`reproduce/claims.json`](../reproduce/claims.json). `make reproduce` runs what is
+them at every run. The ledger is [`course_lib/claims.json`](../course_lib/claims.json). `make reproduce` runs what is
 missing.
 """
 

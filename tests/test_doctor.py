@@ -53,7 +53,8 @@ def test_a_broken_torchvision_breaks_a_data_set_and_not_the_course(tmp_path):
         from course_lib.doctor import main
         assert main([]) == 0
         from course_lib.data.images import load_images
-        from course_lib.distillation import features, hinton, teachers
+        from course_lib import activations
+        from course_lib.distillation import hinton, teachers
         from course_lib.models.vision import mlp
         print(mlp([64, 5, 10])(load_images("digits").test.tensors[0]).shape)
     """

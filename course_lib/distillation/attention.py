@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.distillation.features import capture, check_beta, layer_outputs
+from course_lib.activations import capture, check_beta, layer_outputs
 from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
 from course_lib.layers import find_layer
 from course_lib.training import FitConfig, History, fit

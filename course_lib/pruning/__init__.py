@@ -3,7 +3,7 @@
 Which parts go:
 
 - ``criteria`` (size, chance), ``taylor`` and ``gates`` (the loss, estimated for weights and for units), ``oracle`` (the
-  loss, measured), ``layerwise`` (how sensitive each layer is).
+  loss, measured), ``sensitivity`` (how sensitive each layer is).
 
 Weights, set to zero:
 
@@ -16,7 +16,5 @@ Units, heads and layers, really removed:
 - behind them: ``tracing``, ``operations``, ``channels`` and ``dependencies`` find what depends on what, ``shapes``,
   ``resizing`` and ``checks`` cut it.
 
-What zeros are worth in bytes and in time:
-
-- ``sparse`` (COO, CSR), ``two_four``, ``sparse_layers``, ``crossover``.
+What zeros are worth in bytes and in time is in ``course_lib.storage``.
 """

@@ -15,11 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm.auto import tqdm
 
 from course_lib.device import evaluating, pick_device, placed
 from course_lib.evaluation import Batch, batches
 from course_lib.layers import Targets, prunable_weights
+from course_lib.progress import bar
 from course_lib.pruning.gates import Gate, at_least_float32, check_finite, find_gates, gated, unit_layers
 from course_lib.training import Loss, hard_label_loss
 
@@ -66,11 +66,10 @@ def leave_one_out(
         total = (
             sum(g.units for g in gates.values()) if layers else sum(int(w.count_nonzero()) for w in weights.values())
         )
-        silent = {} if progress else {"disable": True}  # not False: TQDM_DISABLE in the environment is to have its say
-        with tqdm(total=total, unit="pass", delay=2, leave=False, **silent) as bar:
+        with bar(total=total, unit="pass", show=progress) as passes:
 
             def change() -> float:
-                bar.update()
+                passes.update()
                 return _mean_loss(model, held, loss) - whole
 
             whole = _mean_loss(model, held, loss)

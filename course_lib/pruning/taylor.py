@@ -26,11 +26,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm.auto import tqdm
 
 from course_lib.device import evaluating, pick_device, placed
 from course_lib.evaluation import Batch, batches
 from course_lib.layers import Targets, prunable_weights
+from course_lib.progress import bar
 from course_lib.pruning.gates import Gate, UnitScores, at_least_float32, check_finite, find_gates, gated, unit_layers
 from course_lib.training import Loss, hard_label_loss
 
@@ -68,7 +68,9 @@ def taylor(
     device = pick_device(device)
 
     def gradients() -> Iterator[tuple[int, list[Tensor]]]:
-        for batch in _bar(_ones(data, device) if each else batches(data, batch_size, device), progress):
+        for batch in bar(
+            _ones(data, device) if each else batches(data, batch_size, device), unit="batch", show=progress
+        ):
             found = _gradients(model, batch, loss, values)
             yield len(batch[0]), [g.unsqueeze(0) for g in found]  # a row for each example, or one for all
 
@@ -111,7 +113,7 @@ def unit_taylor(
 
     def gradients() -> Iterator[tuple[int, list[Tensor]]]:
         gates: dict[str, Gate] = {}
-        for batch in _bar(batches(data, batch_size, device), progress):
+        for batch in bar(batches(data, batch_size, device), unit="batch", show=progress):
             gates = gates or find_gates(model, layers, after, partial(loss, model, batch))
             count = len(batch[0])
             rows = (count,) if each else ()  # a gate for each example, or one for all
@@ -191,12 +193,6 @@ def _ones(data: TensorDataset | DataLoader, device: torch.device) -> Iterator[Ba
     """The examples of ``data``, one at a time."""
     for batch in batches(data, 1, device):
         yield from zip(*(tensor.split(1) for tensor in batch), strict=True)
-
-
-def _bar(parts: Iterable[Batch], progress: bool) -> Iterable[Batch]:
-    """``parts`` under a progress bar that comes up after two seconds."""
-    silent = {"disable": True} if not progress else {}  # not False: TQDM_DISABLE in the environment is to have its say
-    return tqdm(parts, unit="batch", delay=2, leave=False, **silent)
 
 
 @contextmanager

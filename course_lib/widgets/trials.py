@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from course_lib.device import check_model
 from course_lib.evaluation import evaluate
 from course_lib.pruning.masks import Masks, Scores, global_masks, local_masks, n_m_masks, sparsity_of
-from course_lib.pruning.sparse import LAYOUTS, layout_bytes, storage_bytes
+from course_lib.storage.sparse import LAYOUTS, layout_bytes, storage_bytes
 
 GLOBAL, LOCAL, TWO_OF_FOUR = SCOPES = ("global", "local", "2:4")
 # Finer where the accuracy falls: a step from 98 to 99% halves the network, one from 0 to 5% takes a twentieth.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from course_lib.distillation.features import layer_outputs
+from course_lib.activations import layer_outputs
 from course_lib.distillation.hinton import distill
 from course_lib.distillation.hints import distill_with_hints, fit_hints, hint_loss, regressor_for
 from course_lib.evaluation import predict_logits

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from course_lib.grading.sandbox import Sandbox, SandboxError
+from classroom.sandbox import Sandbox, SandboxError
 from tests.exercises.sets import PATIENT
 
 

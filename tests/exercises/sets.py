@@ -8,9 +8,9 @@ from pathlib import Path
 
 import nbformat
 
-from course_lib.grading.grader import Result, Student, grade
-from course_lib.grading.sandbox import Limits, Sandbox
-from course_lib.grading.sheet import Cell, Sheet, read_sheet
+from classroom.grader import Result, Student, grade
+from classroom.sandbox import Limits, Sandbox
+from classroom.sheet import Cell, Sheet, read_sheet
 from tests.exercises import alternatives_ps1, alternatives_ps2, mutants_ps1, mutants_ps2_units, mutants_ps2_weights
 from tests.exercises.mutants import Mutant
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.grading.checks import CheckFailed, expect, expect_dict, expect_refusal, expect_that, gradient
+from classroom.checks import CheckFailed, expect, expect_dict, expect_refusal, expect_that, gradient
 
 
 def message(*args, **options) -> str:

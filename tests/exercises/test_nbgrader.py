@@ -12,8 +12,8 @@ from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from traitlets.config.loader import PyFileConfigLoader
 
-from course_lib.grading.preprocessors import GradeInSandbox, canary
-from course_lib.grading.sheet import Cell, Sheet
+from classroom.preprocessors import GradeInSandbox, canary
+from classroom.sheet import Cell, Sheet
 from tests.exercises.sets import ROOT, SETS
 from tools.assignments import generate
 
@@ -24,7 +24,7 @@ CHEAT = """
 import builtins, glob, numpy, torch
 numpy.allclose = torch.allclose = torch.equal = lambda *a, **k: True
 numpy.testing.assert_allclose = torch.testing.assert_close = lambda *a, **k: None
-import course_lib.grading.checks as checks
+import classroom.checks as checks
 checks.expect = checks.expect_that = checks.expect_refusal = lambda *a, **k: None
 found = glob.glob("/**/solutions/**/*.ipynb", recursive=False) + glob.glob("../../**/*.ipynb") + glob.glob("/*/*.db")
 assert found == [], found
@@ -176,7 +176,7 @@ def test_every_other_set_goes_the_same_way(one, tmp_path, problem, monkeypatch):
 def test_the_canary_names_what_failed(problem):
     sheet = Sheet(
         (
-            Cell("given", "setup", "from course_lib.grading.checks import expect"),
+            Cell("given", "setup", "from classroom.checks import expect"),
             Cell("answer", "one", "def one():\n    import no_such_package\n    return 1"),
             Cell("check", "check-one", "expect('one', one(), 1)", 1.0),
         )

@@ -6,8 +6,8 @@ import re
 import nbformat
 import pytest
 
-from course_lib.grading.grader import Student, grade
-from course_lib.grading.sheet import Sheet, read_cells, read_sheet
+from classroom.grader import Student, grade
+from classroom.sheet import Sheet, read_cells, read_sheet
 from tests.exercises.sets import PATIENT, ROOT, SETS, ExerciseSet, graded
 
 REGION = re.compile(r"### BEGIN (SOLUTION|HIDDEN TESTS)\n(.*?)### END \1", re.DOTALL)

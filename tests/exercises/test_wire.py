@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.grading import wire
+from classroom import wire
 
 
 def there_and_back(value):

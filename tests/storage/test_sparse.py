@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.pruning.sparse import (
+from course_lib.storage.sparse import (
     COO,
     break_even_density,
     coo_to_csr,

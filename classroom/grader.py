@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from course_lib.grading.checks import CheckFailed
-from course_lib.grading.sandbox import Limits, Sandbox, StudentProcessEnded
-from course_lib.grading.sheet import Cell, Sheet
+from classroom.checks import CheckFailed
+from classroom.sandbox import Limits, Sandbox, StudentProcessEnded
+from classroom.sheet import Cell, Sheet
 
 MAX_RESTARTS = 4
 MAX_SHOWN = 8_000

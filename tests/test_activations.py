@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.distillation.features import capture, forward_to, layer_outputs
+from course_lib.activations import capture, forward_to, layer_outputs
 from course_lib.layers import find_layer
 from course_lib.models.vision import SmallConvNet, mlp
 

@@ -18,9 +18,9 @@ from course_lib.measure import bytes_in_memory, bytes_on_disk, count_nonzero, co
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.pruning.held import apply_masks, hold_masks, release_masks
 from course_lib.pruning.masks import global_masks, n_m_masks
-from course_lib.pruning.sparse import layout_bytes
-from course_lib.pruning.sparse_layers import SparseLinear, to_dense, to_sparse
-from course_lib.pruning.two_four import TwoFourLinear
+from course_lib.storage.linear import SparseLinear, to_dense, to_sparse
+from course_lib.storage.sparse import layout_bytes
+from course_lib.storage.two_four import TwoFourLinear
 from course_lib.training import FitConfig, fit
 
 LAYOUTS = ["coo", "csr"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.pruning import crossover as module
-from course_lib.pruning.crossover import begins_to_pay, crossover, sparse_candidates
+from course_lib.storage import crossover as module
+from course_lib.storage.crossover import begins_to_pay, crossover, sparse_candidates
 from course_lib.table import Latency
 
 

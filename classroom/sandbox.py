@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from course_lib.grading import wire
+from classroom import wire
 
 HERE = Path(__file__).resolve().parent
 
@@ -133,8 +133,8 @@ class Sandbox:
             "GRADING_PRELOAD": ",".join(self.preload),
             "GRADING_MEMORY_MB": str(self.limits.memory_mb),
         }
-        where = "/course" if self.isolated else str(HERE.parent.parent)
-        start = f"import sys; sys.path.insert(0, {where!r}); from course_lib.grading.worker import main; main()"
+        where = "/course" if self.isolated else str(HERE.parent)
+        start = f"import sys; sys.path.insert(0, {where!r}); from classroom.worker import main; main()"
         worker = [sys.executable, "-s", "-B", "-c", start]
         if not self.isolated:
             return worker, environment
@@ -213,11 +213,7 @@ def _shared_paths() -> list[list[str]]:
         wanted += [os.path.join(prefix, name) for name in ("bin", "lib", "lib64", "pyvenv.cfg")]
     found = sorted(path for path in set(wanted) if os.path.exists(path))
     tops = [path for path in found if not any(path.startswith(other + "/") for other in found)]
-    own = [
-        [str(HERE.parent / "__init__.py"), "/course/course_lib/__init__.py"],
-        [str(HERE), "/course/course_lib/grading"],
-    ]
-    return [[path, path] for path in tops] + own
+    return [[path, path] for path in tops] + [[str(HERE), "/course/classroom"]]
 
 
 def _prefixes() -> set[str]:

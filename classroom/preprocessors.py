@@ -18,9 +18,9 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Float, Integer
 
-from course_lib.grading.grader import MAX_SHOWN, Result, Student, grade
-from course_lib.grading.sandbox import Limits
-from course_lib.grading.sheet import Sheet, read_cells, read_sheet
+from classroom.grader import MAX_SHOWN, Result, Student, grade
+from classroom.sandbox import Limits
+from classroom.sheet import Sheet, read_cells, read_sheet
 
 
 class CanaryFailed(RuntimeError):

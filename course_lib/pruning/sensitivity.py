@@ -11,11 +11,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm.auto import tqdm
 
 from course_lib.device import check_model, evaluating, pick_device, placed
 from course_lib.evaluation import Evaluation, batches, check_data, evaluate
 from course_lib.layers import Targets, near_names
+from course_lib.progress import bar
 from course_lib.pruning.criteria import magnitude, unit_norm
 from course_lib.pruning.gates import Gate, find_gates, gated, unit_layers
 from course_lib.pruning.masks import local_masks
@@ -61,16 +61,15 @@ def sensitivity_curve(
     units = _check_names(model, scores)
     masks = [local_masks(scores, sparsity) for sparsity in sparsities]  # all are checked before anything is changed
     device = pick_device(device)
-    silent = {} if progress else {"disable": True}  # not False: TQDM_DISABLE in the environment is to have its say
     curves: dict[str, list[Evaluation]] = {name: [] for name in scores}
-    with placed(model, device), tqdm(total=len(masks) * len(scores), delay=2, leave=False, **silent) as bar:
+    with placed(model, device), bar(total=len(masks) * len(scores), show=progress) as steps:
         gates = _gates(model, units, data, device)
         for name in scores:
             for mask in masks:
                 kept = mask[name].to(device)
                 with gated(gates, {name: kept}) if name in gates else _zeroed(model.get_parameter(name), kept):
                     curves[name].append(evaluate(model, data, batch_size=batch_size, device=device))
-                bar.update()
+                steps.update()
     return curves
 
 

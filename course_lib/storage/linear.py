@@ -23,9 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.layers import Targets, find_layers
-from course_lib.pruning.held import held_masks
-from course_lib.pruning.sparse import coo_to_csr, dense_to_coo
-from course_lib.pruning.two_four import TwoFourLinear
+from course_lib.storage.sparse import coo_to_csr, dense_to_coo
+from course_lib.storage.two_four import TwoFourLinear
 
 LAYOUTS = ("coo", "csr", "2:4")
 
@@ -162,7 +161,7 @@ def to_sparse(
     layers = find_layers(model, targets, kinds=(nn.Linear,))
     if targets is None:
         layers = {name: layer for name, layer in layers.items() if type(layer) is nn.Linear}
-    if held_masks(model):
+    if hasattr(model, "_held_masks"):
         raise ValueError("the model holds masks; call release_masks(model) first: the zeros stay zero")
     for name, layer in layers.items():
         _check_layer(model, name, layer)

@@ -17,7 +17,7 @@ import sys
 import traceback
 from typing import Any
 
-from course_lib.grading import wire
+from classroom import wire
 
 MAX_PRINTED = 4_000
 
@@ -79,7 +79,7 @@ def _do(request: dict[str, Any], names: dict[str, Any]) -> Any:
         case "call":
             return names[request["name"]](*request["args"], **request["kwargs"])
         case "gradient":
-            from course_lib.grading.checks import gradient
+            from classroom.checks import gradient
 
             return gradient(names[request["name"]], *request["args"], wrt=request["wrt"])
     raise ValueError(f"unknown request {request['do']!r}")

@@ -12,8 +12,8 @@ from course_lib.evaluation import evaluate
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.pruning.criteria import magnitude, random_scores, unit_norm
 from course_lib.pruning.held import apply_masks
-from course_lib.pruning.layerwise import sensitivity_curve
 from course_lib.pruning.masks import local_masks
+from course_lib.pruning.sensitivity import sensitivity_curve
 
 
 def random_data(count: int = 40, *shape: int) -> TensorDataset:

@@ -14,7 +14,7 @@ from torch import nn
 
 from course_lib.device import seeded
 from course_lib.measure import bytes_in_memory, latencies
-from course_lib.pruning.sparse_layers import SparseLinear
+from course_lib.storage.linear import SparseLinear
 
 DENSITIES = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.layers import Targets, find_layers
-from course_lib.pruning.sparse import check_matrix
+from course_lib.storage.sparse import check_matrix
 
 PLACES_IN_A_BYTE = 4
 
