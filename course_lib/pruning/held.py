@@ -6,31 +6,29 @@
     release_masks(model, restore=True)      # free again, with the values that were pruned
 
 A pruned weight does not stay at zero by itself: its gradient is not zero, and where it is, momentum from the steps
-before the pruning moves it. While a mask is held
-
-- the gradient of a pruned weight is zero, so that an optimizer made afterwards never moves it;
-- a pruned weight is set to zero before each call of the model and in each state dict, so that one that an older
-  optimizer has moved is zero again before anything is computed or saved. Pass that optimizer to ``hold_masks`` to have
-  this done right after its steps as well.
+before the pruning moves it. While a mask is held, the gradient of each pruned weight is set to zero, so that an
+optimizer made afterwards never moves it. One made before has momentum: pass it to ``hold_masks``, and it forgets what
+it knows of the pruned weights. If it is not passed, or if somebody writes into the weights, they are set to zero
+again before the next call of the model, and in every state dict. A call costs nothing as long as nobody has written.
 
 Parameters and keys of the state dict keep their names: what is saved loads into the unpruned model, and the other way
 round. A model with held masks can be copied, pickled and moved to another device. The masks themselves are no part of
 the state dict: save ``held_masks(model)`` beside it to go on with them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
 
 from course_lib.device import check_model
 from course_lib.pruning.masks import Masks, check_masks
 
 Model = TypeVar("Model", bound=nn.Module)
-_HOLDER = "_held_masks"  # where a model keeps them
+_HOLDER = "_held_masks"  # the attribute in which a model keeps them
 
 
 def apply_masks(model: Model, masks: Mapping[str, Tensor]) -> Model:
@@ -53,8 +51,7 @@ def hold_masks(model: Model, masks: Mapping[str, Tensor], *, optimizer: Optimize
 
     Args:
         masks: by parameter name, true where kept.
-        optimizer: one that has been training the model: its steps are followed by zeroing, and what it
-            remembers of the pruned weights (momentum) is forgotten.
+        optimizer: one that has been training the model: it forgets the momentum of the pruned weights.
 
     Raises:
         TypeError, ValueError: masks that are not those of parameters of the model, or an optimizer that is none; the
@@ -65,15 +62,15 @@ def hold_masks(model: Model, masks: Mapping[str, Tensor], *, optimizer: Optimize
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer")
     release_masks(model)
-    holder = _Holder({name: mask.clone() for name, mask in masks.items()}, parameters)
+    holder = _Holder(model, {name: mask.clone() for name, mask in masks.items()}, parameters)
     object.__setattr__(model, _HOLDER, holder)  # not as a submodule
-    holder.attach(model, optimizer)
     apply_masks(model, masks)
-    holder.zero(model)
-    with torch.no_grad():  # a gradient from before would be added to the next one
-        for name, mask in masks.items():
-            if (gradient := parameters[name].grad) is not None:
-                gradient.mul_(mask.to(gradient))
+    holder.look(model)
+    remembered = optimizer.state if optimizer is not None else {}
+    for name, mask in masks.items():
+        _clear(remembered.get(parameters[name], {}).values(), mask)
+        if (gradient := parameters[name].grad) is not None:  # the next one would be added to it
+            gradient.mul_(mask.to(gradient))
     return model
 
 
@@ -88,13 +85,9 @@ def release_masks(model: Model, *, restore: bool = False) -> Model:
     holder: _Holder | None = getattr(model, _HOLDER, None)
     if holder is None:
         return model
-    parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, mask in holder.masks.items():
-            parameter = parameters.get(name)
-            if parameter is None or parameter.shape != mask.shape:
-                continue  # somebody has put another one in its place
-            pruned = ~mask.to(parameter.device)
+        for name, parameter in holder.fitting(model):
+            pruned = ~holder.masks[name].to(parameter.device)
             parameter[pruned] = holder.pruned[name].to(parameter) if restore else 0
     holder.detach()
     object.__delattr__(model, _HOLDER)
@@ -108,89 +101,6 @@ def held_masks(model: nn.Module) -> Masks:
     return {name: mask.clone() for name, mask in holder.masks.items()} if holder else {}
 
 
-class _Holder:
-    """The masks on one model, the values they prune, and the hooks that hold them.
-
-    Copying or pickling the model copies this with it, hooks of modules included. PyTorch does not copy the hooks of
-    parameters; they are put on again when they are missing, before the next call of the model.
-    """
-
-    def __init__(self, masks: Masks, parameters: Mapping[str, nn.Parameter]) -> None:
-        self.masks = masks
-        self.pruned = {
-            name: parameters[name].detach()[~mask.to(parameters[name].device)] for name, mask in masks.items()
-        }
-        self.factors: dict[str, Tensor] = {}  # the masks as numbers: a product takes a tenth of the time of a fill
-        self.handles: list = []
-        self.hooked: dict[str, list[tuple[Tensor, RemovableHandle]]] = {}  # hooks, and what they multiply by
-
-    def attach(self, model: nn.Module, optimizer: Optimizer | None) -> None:
-        """Hook into everything that reads the weights."""
-        self.handles = [
-            model.register_forward_pre_hook(_before_forward),
-            model.register_state_dict_pre_hook(_before_state_dict),
-            model.register_load_state_dict_post_hook(_after_load),
-        ]
-        if optimizer is not None:
-            parameters = dict(model.named_parameters())
-            for name, mask in self.masks.items():
-                for moment in optimizer.state.get(parameters[name], {}).values():
-                    if isinstance(moment, Tensor) and moment.shape == mask.shape:
-                        moment.masked_fill_(~mask.to(moment.device), 0)
-            self.handles.append(optimizer.register_step_post_hook(lambda *_: self.zero(model)))
-
-    def zero(self, model: nn.Module) -> None:
-        """Zero the pruned weights of ``model`` and see to it that their gradients will be."""
-        parameters = dict(model.named_parameters())
-        for name, mask in self.masks.items():
-            parameter = parameters.get(name)
-            if parameter is None or parameter.shape != mask.shape:
-                raise ValueError(f"{name} has changed since its mask was put on; call release_masks(model) before that")
-            factor = self.factors.get(name)
-            if factor is None or factor.device != parameter.device or factor.dtype != parameter.dtype:
-                factor = self.factors[name] = mask.to(parameter)
-            # .data: a kept weight does not change, so a backward pass that is still to come stays right
-            parameter.data.mul_(factor)
-            if parameter.requires_grad:
-                self._hook(name, parameter, factor)
-
-    def _hook(self, name: str, parameter: nn.Parameter, factor: Tensor) -> None:
-        """See to it that ``parameter`` has one hook, with this factor.
-
-        Its type or device may have changed since the last call, or it may stand in for another for one call only
-        (``torch.func.functional_call``); the other keeps its hook.
-        """
-        known, present = self.hooked.get(name, []), parameter._backward_hooks or {}
-        if any(used is factor and handle.id in present for used, handle in known):
-            return
-        for _, handle in known:
-            if handle.id in present:
-                handle.remove()
-        others = [(used, handle) for used, handle in known if handle.hooks_dict_ref() and handle.id not in present]
-        self.hooked[name] = [*others, (factor, parameter.register_hook(factor.mul))]
-
-    def detach(self) -> None:
-        for handle in (*self.handles, *(handle for known in self.hooked.values() for _, handle in known)):
-            handle.remove()
-
-    def __getstate__(self) -> dict:
-        handles = self.handles[:3]  # an optimizer stays with its own model
-        return self.__dict__ | {"hooked": {}, "factors": {}, "handles": handles}
-
-
-# Hooks are functions of the model that they are called with, not of the one they were made for: a copy has its own.
-def _before_forward(model: nn.Module, inputs: tuple) -> None:
-    getattr(model, _HOLDER).zero(model)
-
-
-def _before_state_dict(model: nn.Module, prefix: str, keep_vars: bool) -> None:
-    getattr(model, _HOLDER).zero(model)
-
-
-def _after_load(model: nn.Module, incompatible: object) -> None:
-    apply_masks(model, getattr(model, _HOLDER).masks)  # what is loaded may be nan, and 0 · nan is nan
-
-
 def masked_parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
     """The parameters of ``model`` by name, once it is known that ``masks`` fit them.
 
@@ -201,3 +111,114 @@ def masked_parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str
     parameters = dict(model.named_parameters())
     check_masks(masks, {name: value.shape for name, value in parameters.items()}, "parameters of the model")
     return parameters
+
+
+class _Holder:
+    """The masks on one model, the values they prune, and the hooks that hold them.
+
+    Copying or pickling the model copies this with it, and the copy hooks into the copied parameters.
+    """
+
+    def __init__(self, model: nn.Module, masks: Masks, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.masks = masks
+        self.pruned = {
+            name: parameters[name].detach()[~mask.to(parameters[name].device)] for name, mask in masks.items()
+        }
+        self.parameters: dict[str, nn.Parameter] = {}  # as ``look`` found them last
+        self.handles = [
+            model.register_forward_pre_hook(_before_forward),
+            model.register_state_dict_post_hook(_in_state_dict),
+            model.register_load_state_dict_post_hook(_after_load),
+        ]
+        self._start()
+
+    def _start(self) -> None:
+        """Hook into the gradients of the parameters."""
+        self.hooked = WeakIdKeyDictionary()  # tensor -> the handle of its hook
+        self.factors: dict[str, Tensor] = {}  # the masks as numbers: a product takes a tenth of the time of a fill
+        self.versions: dict[str, int] = {}
+        self.stepped = True  # a gradient was made since the last look: an optimizer may have moved the weights
+        for name, parameter in self.parameters.items():
+            self._hook(name, parameter)
+
+    def look(self, model: nn.Module) -> None:
+        """Set the pruned weights to zero if anybody may have written into them since the last look."""
+        for name, mask in self.masks.items():
+            weight = _find(model, name)
+            known = self.parameters.get(name) is weight and self.versions.get(name) == weight._version
+            if known and not self.stepped:
+                continue
+            if weight is None or weight.shape != mask.shape:
+                raise ValueError(f"{name} has changed since its mask was put on; call release_masks(model) before that")
+            # .data: a kept weight does not change, so a backward pass that is still to come stays right
+            weight.data.mul_(self.factor(name, weight))
+            self._hook(name, weight)
+            if isinstance(weight, nn.Parameter):  # and not a tensor that functional_call puts there for one call
+                self.parameters[name], self.versions[name] = weight, weight._version
+        self.stepped = False
+
+    def factor(self, name: str, like: Tensor) -> Tensor:
+        """The mask as numbers of the format of ``like``, on its device."""
+        factor = self.factors.get(name)
+        if factor is None or factor.device != like.device or factor.dtype != like.dtype:
+            factor = self.factors[name] = self.masks[name].to(like)
+        return factor
+
+    def fitting(self, model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that still have the shape of their masks; somebody may have put others in their place."""
+        for name, parameter in model.named_parameters():
+            if name in self.masks and parameter.shape == self.masks[name].shape:
+                yield name, parameter
+
+    def detach(self) -> None:
+        for handle in (*self.handles, *self.hooked.values()):
+            handle.remove()
+
+    def _hook(self, name: str, weight: Tensor) -> None:
+        if weight.requires_grad and weight not in self.hooked:
+            self.hooked[weight] = weight.register_hook(lambda gradient: self._masked(name, gradient))
+
+    def _masked(self, name: str, gradient: Tensor) -> Tensor:
+        self.stepped = True
+        return gradient * self.factor(name, gradient)
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key not in ("hooked", "factors", "versions")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state
+        self._start()
+
+
+# Hooks are functions of the model that they are called with, not of the one they were made for: a copy has its own.
+def _before_forward(model: nn.Module, inputs: tuple) -> None:
+    if not torch.compiler.is_compiling():
+        getattr(model, _HOLDER).look(model)
+
+
+def _in_state_dict(model: nn.Module, state: dict[str, Tensor], prefix: str, metadata: dict) -> None:
+    """Where pruned weights have been moved, put masked copies into the state dict; the model is left alone."""
+    for name, mask in getattr(model, _HOLDER).masks.items():
+        value = state.get(prefix + name)
+        if value is not None and value.shape == mask.shape and value.detach()[~mask.to(value.device)].any():
+            state[prefix + name] = value * mask.to(value)
+
+
+def _after_load(model: nn.Module, incompatible: object) -> None:
+    apply_masks(model, getattr(model, _HOLDER).masks)  # what is loaded may be nan, and 0 · nan is nan
+
+
+def _find(model: nn.Module, name: str) -> Tensor | None:
+    """The parameter of that name, without the time that ``named_parameters`` takes."""
+    *path, key = name.split(".")
+    module = model
+    for part in path:
+        module = module._modules.get(part) if module is not None else None
+    return module._parameters.get(key) if module is not None else None
+
+
+def _clear(moments, mask: Tensor) -> None:
+    """Set to zero what an optimizer remembers of pruned weights."""
+    for moment in moments:
+        if isinstance(moment, Tensor) and moment.shape == mask.shape:
+            moment.masked_fill_(~mask.to(moment.device), 0)

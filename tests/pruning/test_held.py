@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import prune
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import TensorDataset
 
 from course_lib.layers import prunable_weights
@@ -101,6 +102,24 @@ def test_an_optimizer_with_momentum_from_before(make):
     assert count_nonzero(model) < count_nonzero(control)
 
 
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_an_optimizer_that_is_passed_forgets_the_pruned_weights(make):
+    """Released, and without a gradient: what is left to move them is momentum."""
+    model = mlp([6, 8, 3])
+    optimizer = make(model.parameters())
+    for _ in range(3):
+        step(model, optimizer)
+    masks = some_masks(model)
+    hold_masks(model, masks, optimizer=optimizer)
+    release_masks(model)
+    for parameter in model.parameters():
+        parameter.grad.zero_()
+    kept = model[1].weight.detach().clone()
+    optimizer.step()
+    assert largest_pruned(model, masks) == 0
+    assert (model[1].weight != kept)[masks["1.weight"]].any()  # the others are moved by it
+
+
 def test_without_holding_momentum_brings_the_weights_back():
     model = mlp([6, 8, 3])
     optimizer = OPTIMIZERS["sgd"](model.parameters())
@@ -138,6 +157,67 @@ def test_held_through_fit_and_its_checkpoints(tmp_path):
     assert largest_pruned(model, masks) == 0
     saved = load_file(sorted(tmp_path.glob("epoch-*/model.safetensors"))[-1])
     assert all(not saved[name][~mask].any() for name, mask in masks.items())
+
+
+# ---- what it costs
+
+
+class Written(TorchDispatchMode):
+    """Keeps the names of all operations that write into a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation._schema.is_mutable:
+            self.names.append(operation.name())
+        return operation(*args, **(kwargs or {}))
+
+
+def test_neither_a_call_nor_reading_the_state_dict_writes_into_the_weights():
+    model = hold_masks(mlp([6, 8, 3]), some_masks(mlp([6, 8, 3])))
+    step(model, OPTIMIZERS["sgd"](model.parameters()))
+    model(X)  # after a step somebody has to look
+    with Written() as written:
+        model(X)
+        state = model.state_dict()
+    assert written.names == []
+    assert all(state[name].data_ptr() == value.data_ptr() for name, value in model.named_parameters())
+    with Written() as written:
+        step(model, OPTIMIZERS["sgd"](model.parameters()))
+        model(X)
+    assert any("mul_" in name for name in written.names)  # it would be seen
+
+
+def test_a_state_dict_masks_what_an_older_optimizer_has_moved_and_leaves_it_there():
+    model = mlp([6, 8, 3])
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    step(model, optimizer)
+    masks = some_masks(model)
+    hold_masks(model, masks)
+    step(model, optimizer)
+    moved = model[1].weight.detach().clone()
+    assert moved[~masks["1.weight"]].any()
+    state = nn.Sequential(model).state_dict()
+    assert not state["0.1.weight"][~masks["1.weight"]].any()
+    assert torch.equal(state["0.1.weight"][masks["1.weight"]], moved[masks["1.weight"]])
+    assert torch.equal(model[1].weight, moved)
+
+
+def test_writing_into_the_weights_is_undone_at_the_next_call():
+    model = hold_masks(mlp([6, 8, 3]), some_masks(mlp([6, 8, 3])))
+    model(X)
+    model[1].load_state_dict(mlp([6, 8, 3], seed=1)[1].state_dict())  # past the hooks of the whole model
+    assert largest_pruned(model, held_masks(model)) > 0
+    model(X)
+    assert largest_pruned(model, held_masks(model)) == 0
+
+
+def test_a_masked_model_can_be_exported():
+    model = hold_masks(mlp([6, 8, 3]), some_masks(mlp([6, 8, 3]))).eval()
+    exported = torch.export.export(model, (X,)).module()
+    torch.testing.assert_close(exported(X), model(X))
 
 
 # ---- saved, loaded, copied
@@ -181,6 +261,14 @@ def test_a_copy_holds_its_own(duplicate):
     release_masks(other)
     assert hooks(other) == 0 and held_masks(model).keys() == masks.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_holds_its_own_before_its_first_call(duplicate):
+    model = hold_masks(mlp([6, 8, 3]), some_masks(mlp([6, 8, 3])))
+    other = duplicate(model)
+    other[1].weight.sum().backward()
+    assert torch.equal(other[1].weight.grad, held_masks(model)["1.weight"].float()) and model[1].weight.grad is None
 
 
 def test_another_dtype():
