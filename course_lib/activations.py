@@ -8,7 +8,6 @@ for a while and then removed, also when something fails in between, so the netwo
 before. Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.layer.3".
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -131,12 +130,6 @@ def layer_outputs(
                     raise ValueError(f"layer {name!r} was not run in a forward pass of {type(model).__name__}")
                 parts[name].append(seen[name].float().cpu())
     return {name: torch.cat(tensors) for name, tensors in parts.items()}
-
-
-def check_beta(beta: float) -> None:
-    """Raise a ``ValueError`` unless ``beta``, the weight of a loss on features, is finite and not below 0."""
-    if not 0 <= beta < math.inf:
-        raise ValueError(f"beta is {beta}; expected a finite number, 0 or above")
 
 
 def _first_tensor(output: object, name: str) -> Tensor:

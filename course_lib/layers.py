@@ -5,7 +5,6 @@ Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.la
 silently ignored leaves a layer dense that its owner believes pruned.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -13,12 +12,12 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
+from course_lib.checking import near_names
 from course_lib.device import check_model
 
 Targets = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 # The layers that hold a network's weights. An attention layer of PyTorch keeps three of its matrices in itself.
 WEIGHTED = (nn.Linear, _ConvNd, nn.MultiheadAttention)
-SHOWN = 8  # names listed in an error
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -112,16 +111,6 @@ def match_names(names: Iterable[str], pattern: str, *, argument: str) -> list[st
     if not matches:
         raise ValueError(f"{argument} {pattern!r} matches none of the names; {near_names(pattern, names)}")
     return matches
-
-
-def near_names(name: str, names: Sequence[str]) -> str:
-    """The end of an error message: the ``names`` most like ``name``, or the first ones if none is."""
-    near = difflib.get_close_matches(str(name), names, n=SHOWN, cutoff=0.5)
-    inside = [known for known in names if known.startswith(f"{name}.")][:SHOWN]
-    if near or inside:
-        return f"near it: {', '.join(dict.fromkeys(near + inside))}"
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"it has: {', '.join(names[:SHOWN])}{more}" if names else "it has none"
 
 
 def _matches(layers: Mapping[str, nn.Module], candidates: Sequence[str], target: object) -> list[str]:

@@ -31,7 +31,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.activations import capture, check_beta, forward_to, layer_outputs
+from course_lib.activations import capture, forward_to, layer_outputs
+from course_lib.checking import check_number
 from course_lib.device import seeded
 from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
 from course_lib.layers import find_layer
@@ -184,7 +185,7 @@ def distill_with_hints(
         ValueError: as ``fit_hints``; a beta below 0 or not finite.
     """
     config = config or FitConfig()
-    check_beta(beta)
+    check_number("beta", beta, least=0)
     find_layer(student, guided_layer)
     hints = layer_outputs(teacher, train, [hint_layer])[hint_layer]  # (N, ...)
     if regressor is None:

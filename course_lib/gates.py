@@ -87,19 +87,6 @@ def channel_axis(layer: nn.Module) -> int:
     return -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)
 
 
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The format for scores of weights in ``dtype``: half precision has too few digits to put them in order."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def check_finite(tensors: Mapping[str, Tensor], what: str = "weights") -> None:
-    """Raise a ``ValueError`` that names the first of ``tensors`` with a number that is nan or infinite."""
-    for name, tensor in tensors.items():
-        count = int((~torch.isfinite(tensor)).sum())
-        if count:
-            raise ValueError(f"the {what} of {name} hold {count} numbers that are not finite (nan or infinite)")
-
-
 @contextmanager
 def gated(gates: Mapping[str, Gate], values: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside, the outputs at ``gates`` are multiplied by ``values``, by layer name.

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from course_lib.gates import find_gates, gated, unit_layers
 from course_lib.models.vision import SmallConvNet, mlp
-from course_lib.pruning.gates import find_gates, gated, unit_layers
 
 
 def hooks(model: nn.Module) -> int:
