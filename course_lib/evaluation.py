@@ -130,10 +130,15 @@ def answer(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         TypeError: the model gives something else.
     """
+    return logits_of(output_of(model, batch))
+
+
+def output_of(model: nn.Module, batch: Batch) -> object:
+    """What ``model`` gives for ``batch``, whatever that is."""
     if not isinstance(batch, Mapping):
-        return logits_of(model(batch[0]))
+        return model(batch[0])
     left_out = () if _encodes_and_decodes(model) else ("labels",)  # the decoder reads the labels before each one
-    return logits_of(model(**{name: value for name, value in batch.items() if name not in left_out}))
+    return model(**{name: value for name, value in batch.items() if name not in left_out})
 
 
 def logits_of(output: object) -> Tensor:

@@ -108,7 +108,7 @@ def distill_with_attention(
     check_number("beta", beta, least=0)
     for name in layers:
         find_layer(student, name)
-    shown = layer_outputs(teacher, train, list(layers.values()))
+    shown = layer_outputs(teacher, train, list(layers.values()), progress=progress)
     features = [shown[name] for name in layers.values()]  # in the order of ``layers``
     data = TensorDataset(*with_teacher_logits(teacher, train).tensors, *features)
     with capture(student, list(layers)) as seen:
