@@ -1,4 +1,4 @@
-"""Finding the layers that a method works on: by name, by pattern, or by type, in any ``nn.Module``.
+"""The layers that a method works on: found by name, by pattern, or by type, in any ``nn.Module``, and replaced.
 
 Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.layer.3". A pattern is one for a shell,
 "layer3.*.conv?", and is matched against the whole name. Whatever is asked for has to be there: a misspelt name that is
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
-from course_lib.checking import near_names
+from course_lib.checking import check_type, near_names
 from course_lib.device import check_model
 
 Targets = str | type[nn.Module] | Sequence[str | type[nn.Module]]
@@ -28,7 +28,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         ValueError: no such name; the message lists names near it.
     """
     check_model(model)
-    layers = dict(model.named_modules())
+    layers = dict(model.named_modules(remove_duplicate=False))  # a layer may stand under several names
     if name not in layers or name == "":
         names = [known for known in layers if known]
         raise ValueError(f"no layer named {name!r} in {type(model).__name__}; {near_names(name, names)}")
@@ -70,6 +70,41 @@ def find_layers(
             raise ValueError(f"target {shown} matches no layer of {type(model).__name__}; {near}")
         found.update(matches)
     return {name: layer for name, layer in layers.items() if name in found}
+
+
+def replace_layers(model: nn.Module, new: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Put other layers in the place of those of these names, in place; returns the old ones, by name.
+
+    Called again with what it returned, it gives the old ones back. A layer that stands at several places is replaced at
+    all of them. A new layer may hold the old one, as a wrapper does. It is put into the mode, training or eval, of the
+    old one.
+
+    Args:
+        new: by the names of the old layers.
+
+    Raises:
+        TypeError: ``model`` or a new layer is not a module.
+        ValueError: no name, an unknown one, or "", the model itself; a layer that is named twice or lies inside another
+            that is replaced; a new layer that is given twice or is in the model already. The model is then as it was.
+    """
+    if not new or "" in new:
+        raise ValueError(f"new holds the names {list(new)}; expected one or more, and not '', the model itself")
+    old = {name: find_layer(model, name) for name in new}
+    for name, layer in new.items():
+        check_type(f"the new layer {name!r}", layer, nn.Module, "a torch.nn.Module")
+    swap = dict(zip(old.values(), new.values(), strict=True))
+    staying = [module for _, module in model.named_modules(memo=set(swap))]
+    places = [(parent, key, child) for parent in staying for key, child in parent._modules.items() if child in swap]
+    if len(swap) < len(old) or {child for _, _, child in places} != set(swap):
+        raise ValueError(f"layers {', '.join(old)} are not apart; expected each once, and none inside another of them")
+    if len(set(swap.values())) < len(swap) or not set(swap.values()).isdisjoint(staying):
+        raise ValueError(f"a new layer for {', '.join(new)} is given twice or in the model already; expected one each")
+    for parent, key, layer in places:
+        parent._modules[key] = swap[layer]
+    for before, after in swap.items():
+        if after.training != before.training:
+            after.train(before.training)
+    return old
 
 
 def prunable_weights(model: nn.Module, targets: Targets | None = None) -> dict[str, nn.Parameter]:
