@@ -87,8 +87,10 @@ def replace_layers(model: nn.Module, new: Mapping[str, nn.Module]) -> dict[str, 
         ValueError: no name, an unknown one, or "", the model itself; a layer that is named twice or lies inside another
             that is replaced; a new layer that is given twice or is in the model already. The model is then as it was.
     """
-    if not new or "" in new:
-        raise ValueError(f"new holds the names {list(new)}; expected one or more, and not '', the model itself")
+    if not new:
+        raise ValueError("new is empty; expected at least one layer")
+    if "" in new:
+        raise ValueError(f"model is a {type(model).__name__}, the layer itself, and cannot be replaced in place")
     old = {name: find_layer(model, name) for name in new}
     for name, layer in new.items():
         check_type(f"the new layer {name!r}", layer, nn.Module, "a torch.nn.Module")

@@ -176,8 +176,8 @@ def test_modes_within_a_layer_stay_as_they_are():
 @pytest.mark.parametrize(
     ("new", "error", "message"),
     [
-        (lambda m: {"": nn.ReLU()}, ValueError, "expected one or more, and not '', the model itself"),
-        (lambda m: {}, ValueError, r"new holds the names \[\]; expected one or more"),
+        (lambda m: {"": nn.ReLU()}, ValueError, "model is a ModuleDict, the layer itself, and cannot be"),
+        (lambda m: {}, ValueError, "new is empty"),
         (
             lambda m: {"a": nn.ReLU(), "b.2": nn.ReLU()},
             ValueError,

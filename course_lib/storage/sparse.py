@@ -16,7 +16,7 @@ four neighbours in a row are not zero. Then the places need so few bits that hal
 fp16. COO and CSR with their whole numbers as indices are larger than the dense matrix at that density.
 
 PyTorch's ``to_sparse`` and ``to_sparse_csr`` store indices of 8 bytes. CSR may have indices of 4, COO may not.
-``two_four.py`` packs 2:4, ``sparse_layers.py`` has the layers that compute with these matrices.
+``two_four.py`` packs 2:4, ``linear.py`` has the layers that compute with these matrices.
 
 Simplified: one matrix, no blocks, no batches. A negative zero is a zero, and comes back as a positive one.
 """
