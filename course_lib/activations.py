@@ -114,10 +114,10 @@ def layer_outputs(
         for batch in in_order:
             seen.clear()
             output_of(model, batch)
-            for name in names:
+            for name, part in parts.items():
                 if name not in seen:
                     raise ValueError(_not_run(model, name))
-                parts[name].append(_kept(seen[name]))
+                part.append(_kept(seen[name]))
     return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 

@@ -41,7 +41,7 @@ def find_layers(
     """The layers that ``targets`` mean, by name, in the order of the model.
 
     Args:
-        targets: names, patterns or types, one or several; none: all layers of ``kinds``. A name or a type may mean a
+        targets: names, patterns or types, one or several; None: all layers of ``kinds``. A name or a type may mean a
             layer of any kind, a pattern only one of ``kinds``.
         kinds: the types that a method works on by itself.
 
@@ -141,7 +141,7 @@ def match_names(names: Iterable[str], pattern: str, *, argument: str) -> list[st
     """The ``names`` that equal ``pattern`` or match it as a shell pattern; ``argument`` is what an error calls it.
 
     Raises:
-        ValueError: none does; near names are listed.
+        ValueError: not one does; near names are listed.
     """
     names = list(names)
     matches = [name for name in names if name == pattern] or [name for name in names if fnmatchcase(name, pattern)]

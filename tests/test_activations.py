@@ -195,6 +195,12 @@ def test_outputs_bad_input():
         layer_outputs(Skips(), torch.zeros(2, 4), [])
 
 
+def test_a_name_given_twice_counts_once():
+    model, inputs = mlp([4, 3]), torch.randn(5, 4)
+    assert layer_outputs(model, inputs, ["1", "1"])["1"].shape == (5, 3)
+    assert torch.equal(gram(model, inputs, ["1", "1"])["1"], gram(model, inputs, ["1"])["1"])
+
+
 def test_outputs_keep_their_digits():
     model, inputs = mlp([4, 3]).double(), torch.randn(2, 4, dtype=torch.float64)
     assert torch.equal(layer_outputs(model, inputs, ["1"])["1"], model(inputs))

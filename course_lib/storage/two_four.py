@@ -65,7 +65,7 @@ def to_semi_structured(model: nn.Module, targets: Targets | None = None) -> nn.M
     and ``weight.to_dense()`` gives them back.
 
     Args:
-        targets: as in ``layers.find_layers``; none: all linear layers.
+        targets: as in ``layers.find_layers``; None: all linear layers.
 
     Raises:
         ValueError: a layer that is not linear, not on such a GPU, of another format, or not 2:4.
