@@ -1,126 +1,67 @@
-"""Checkpoints that survive a kill: written beside the last one, given their name only when whole.
+"""The checkpoints of ``training.fit``: a run that was killed goes on behind the last whole epoch.
 
-A checkpoint is a folder ``epoch-00012`` with the weights (``model.safetensors``, and ``best.safetensors`` if a
-best epoch is kept), the optimizer's state (``optimizer.pt``, read with ``weights_only=True``) and everything else
-as JSON (``state.json``). The newest two are kept.
+A checkpoint is a stage (``resume.Stages``), ``epoch-00012.safetensors``: what training changes in the model, what the
+optimizer remembers, the history, and the best weights where patience keeps them. The newest two are kept. Frozen
+parameters are not in it; they are part of what the run is made with, by their fingerprint.
 """
 
-import copy
-import json
-import os
-import re
-import shutil
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-_NAME = re.compile(r"epoch-(\d{5})")
+from course_lib.device import put_back, trained_state
+from course_lib.resume import Stages, pack
+from course_lib.training_config import History
 
 
-def check_folder(folder: str | Path) -> None:
-    """Make ``folder`` if need be, and raise a ``ValueError`` if no checkpoint can be written there."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-        problem = "permission denied"
-    except OSError as error:
-        writable, problem = False, str(error)
-    if not writable:
-        raise ValueError(f"checkpoint_dir {folder} cannot be written ({problem}); give a folder that can")
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all weights and buffers on the CPU, each on its own and in plain order, as safetensors wants them."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-
-
-def save_checkpoint(
-    folder: str | Path,
-    epoch: int,
-    model: nn.Module,
-    optimizer: Optimizer,
-    made_with: dict,
-    history: dict,
-    best: dict[str, Tensor] | None = None,
-) -> Path:
-    """Write the checkpoint of ``epoch`` under ``folder``; an interruption leaves the earlier ones as they were.
-
-    Args:
-        made_with: the settings of the run, as JSON can hold them; ``load_checkpoint`` compares them.
-        history: what happened so far, as JSON can hold it.
-        best: the weights of the best epoch so far, if they are kept.
-    """
-    final = Path(folder) / f"epoch-{epoch:05d}"
-    draft = final.with_suffix(".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    save_file(weights_of(model), str(draft / "model.safetensors"))
-    if best is not None:
-        save_file(best, str(draft / "best.safetensors"))
-    torch.save(optimizer.state_dict(), draft / "optimizer.pt")
-    (draft / "state.json").write_text(json.dumps({"made_with": made_with, "history": history}))
-    for path in draft.iterdir():  # on the disk before the name says so
-        with path.open("rb+") as stream:
-            os.fsync(stream.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
-    for old in _checkpoints(folder)[:-2]:
-        shutil.rmtree(old)
-    return final
-
-
-def load_checkpoint(
-    folder: str | Path, model: nn.Module, optimizer: Optimizer, made_with: dict
-) -> tuple[dict, dict[str, Tensor] | None] | None:
-    """Read the newest checkpoint under ``folder`` into ``model`` and ``optimizer``, both changed in place.
-
-    Returns:
-        the history and the best weights as they were saved, or nothing if there is no checkpoint.
+class Checkpoints:
+    """The checkpoints under ``folder`` of one run that trains ``model`` with ``optimizer``.
 
     Raises:
-        ValueError: the checkpoint was made with other settings than ``made_with``, cannot be read, or is of another
-            model, which is then left as it was.
+        ValueError: as ``Stages``: ``settings`` or ``data`` are not those of the run in the folder.
+        TypeError: a module has extra state that cannot be stored.
     """
-    found = _checkpoints(folder)
-    if not found:
-        return None
-    newest, before = found[-1], copy.deepcopy(model.state_dict())
-    try:
-        state = json.loads((newest / "state.json").read_text())
-        _check_settings(newest, state["made_with"], made_with)
-        best = load_file(newest / "best.safetensors") if (newest / "best.safetensors").exists() else None
-        moments = torch.load(newest / "optimizer.pt", weights_only=True, map_location="cpu")
-        model.load_state_dict(load_file(newest / "model.safetensors"))
-        for saved, own in zip(moments["param_groups"], optimizer.param_groups, strict=True):
-            saved["fused"] = own.get("fused")  # whether it fits depends on where the weights lie now
-        optimizer.load_state_dict(moments)  # takes each tensor to the device of its parameter
-    except _OtherSettings:
-        raise
-    except Exception as error:  # each of the four readers has errors of its own
-        model.load_state_dict(before)
-        raise ValueError(
-            f"the checkpoint {newest} cannot be used ({error}); it is damaged or of another model: "
-            "delete it, or give another checkpoint_dir"
-        ) from error
-    return state["history"], best
 
+    def __init__(self, folder: str | Path, model: nn.Module, optimizer: Optimizer, settings: dict, data: dict) -> None:
+        self.model, self.optimizer = model, optimizer
+        frozen = {name: value for name, value in model.named_parameters() if not value.requires_grad}
+        self.stages = Stages(folder, settings, data | {"frozen parameters": frozen}, argument="checkpoint_dir")
+        pack(trained_state(model)["extra"])  # what cannot be stored is found before the first step
 
-class _OtherSettings(ValueError):
-    """The checkpoint is sound, but of another run."""
+    def write(self, epoch: int, history: History, best: dict | None) -> None:
+        """Store the state after ``epoch`` epochs; an interruption leaves the earlier ones as they were."""
+        names = {value: name for name, value in self.model.named_parameters()}
+        remembered = {names[parameter]: state for parameter, state in self.optimizer.state.items()}
+        state = {"model": trained_state(self.model), "optimizer": remembered, "history": asdict(history), "best": best}
+        self.stages.save(f"epoch-{epoch:05d}", state)
+        for old in self.stages.names("epoch-*")[:-2]:
+            self.stages.remove(old)
 
+    def read(self) -> tuple[History, dict | None]:
+        """Take up the newest checkpoint, if there is one: the history, and the best weights if they are kept.
 
-def _check_settings(checkpoint: Path, saved: dict, wanted: dict) -> None:
-    for name in {**saved, **wanted}:
-        if saved.get(name) != wanted.get(name):
-            raise _OtherSettings(
-                f"the checkpoint {checkpoint} was made with {name}={saved.get(name)!r}, not {wanted.get(name)!r}; "
-                "use the same settings and data to go on, or another checkpoint_dir to start afresh"
-            )
-
-
-def _checkpoints(folder: str | Path) -> list[Path]:
-    """The whole checkpoints under ``folder``, oldest first."""
-    return sorted(path for path in Path(folder).glob("epoch-*") if _NAME.fullmatch(path.name))
+        Raises:
+            ValueError: it is damaged or of another model; the model may have been changed by then.
+        """
+        newest = self.stages.names("epoch-*")[-1:]
+        if not newest:
+            return History(), None
+        try:
+            saved = self.stages.load(newest[0])
+            own = trained_state(self.model)["tensors"]
+            if other := own.keys() ^ saved["model"]["tensors"].keys():
+                raise ValueError(f"{min(other)} is only in {'the model' if min(other) in own else 'the checkpoint'}")
+            put_back(self.model, saved["model"])
+            names = {value: name for name, value in self.model.named_parameters()}
+            moments = self.optimizer.state_dict()  # by number, in the order of the groups
+            order = [names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+            moments["state"] = {number: saved["optimizer"].get(name, {}) for number, name in enumerate(order)}
+            self.optimizer.load_state_dict(moments)  # takes each tensor to the device of its parameter
+            return History(**saved["history"]), saved["best"]
+        except Exception as error:  # whatever a damaged file, another model or another optimizer brings about
+            raise ValueError(
+                f"the checkpoint {newest[0]} in {self.stages.folder} cannot be used ({error}); it is damaged or of "
+                "another model: delete it, or give another checkpoint_dir"
+            ) from error

@@ -8,12 +8,15 @@ Two environment variables steer what runs:
 
 import copy
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 def pick_device(preferred: str | torch.device | None = None) -> torch.device:
@@ -58,23 +61,28 @@ def scale() -> Literal["quick", "full"]:
 
 
 def seed_generators(seed: int) -> None:
-    """Start PyTorch's generators of this process from ``seed``."""
+    """Start the generators of this process from ``seed``: PyTorch's, NumPy's and Python's."""
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         torch.manual_seed(seed)
     else:  # the same on the CPU, without the stack trace that manual_seed keeps for a GPU that might wake up
         torch.default_generator.manual_seed(seed)
+    numpy.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, PyTorch's generators start from ``seed``; afterwards they go on as if nothing had happened."""
+    """Inside, the generators of PyTorch, NumPy and Python start from ``seed``; afterwards they go on undisturbed."""
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()  # counting none takes its time
     apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    others = numpy.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=gpus):
         seed_generators(seed)
         try:
             yield
         finally:
+            numpy.random.set_state(others[0])
+            random.setstate(others[1])
             if apple is not None:
                 torch.mps.set_rng_state(apple)
 
@@ -92,21 +100,81 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict on the CPU: each tensor on its own and in plain order, as safetensors wants them."""
+    return {
+        name: value.detach().cpu().contiguous().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict().items()
+    }
+
+
+def trained_state(model: nn.Module, *, frozen: bool = False) -> dict[str, dict]:
+    """What training changes in ``model``, by name; the tensors are the model's own.
+
+    Returns:
+        ``tensors``: the parameters that require a gradient (with ``frozen`` all), and the buffers; ``extra``: what
+        modules keep beside them (``get_extra_state``).
+    """
+    parameters = {name: value for name, value in model.named_parameters() if frozen or value.requires_grad}
+    tensors = {name: value for name, value in (parameters | dict(model.named_buffers())).items() if not is_lazy(value)}
+    own = {name: module for name, module in model.named_modules() if _keeps_extra_state(module)}
+    return {"tensors": tensors, "extra": {name: module.get_extra_state() for name, module in own.items()}}
+
+
+def copy_of_state(model: nn.Module, device: torch.device | str | None = None, *, frozen: bool = False) -> dict:
+    """A copy of ``trained_state``, its tensors on ``device``, or where the model's are if none."""
+    state = trained_state(model, frozen=frozen)
+    copies = {name: value.detach().to(device or value.device, copy=True) for name, value in state["tensors"].items()}
+    return {"tensors": copies, "extra": copy.deepcopy(state["extra"])}
+
+
+@torch.no_grad()
+def put_back(model: nn.Module, state: dict[str, dict]) -> None:
+    """Give ``model`` the values of ``state``, a ``copy_of_state``. A buffer of another size is replaced.
+
+    Raises:
+        ValueError: a parameter has another shape.
+    """
+    for name, value in state["tensors"].items():
+        path, _, key = name.rpartition(".")
+        owner = model.get_submodule(path)
+        own = getattr(owner, key)
+        value = value.to(own.device)
+        expanded = 0 in own.stride() and own.numel() > 1  # its numbers share one place in memory: none can be written
+        if key in owner._buffers and (own.shape != value.shape or expanded):
+            owner._buffers[key] = own if torch.equal(own, value) else value
+        elif own.shape != value.shape:
+            raise ValueError(f"{name} is {tuple(own.shape)} in the model, {tuple(value.shape)} in what is put back")
+        else:
+            own.copy_(value)
+    for name, value in state["extra"].items():
+        model.get_submodule(name).set_extra_state(value)
+
+
 @contextmanager
-def undone_on_error(model: nn.Module) -> Iterator[None]:
-    """If the block inside raises an error, ``model`` gets its old weights, gradients and modes back."""
-    weights = copy.deepcopy(model.state_dict())
+def undone_on_error(model: nn.Module, *, frozen: bool = False) -> Iterator[None]:
+    """If the block inside raises an error, ``model`` gets its old weights, buffers, gradients and modes back.
+
+    This keeps a copy of what training changes; with ``frozen`` of the frozen parameters too, if the block writes them.
+    """
+    before = copy_of_state(model, frozen=frozen)
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]  # a step makes new ones
-    modes = [(module, module.training) for module in model.modules()]
+    modules = [(part, part.training, dict(part._parameters), dict(part._buffers)) for part in model.modules()]
     try:
         yield
     except Exception:
-        model.load_state_dict(weights)
+        for module, training, parameters, buffers in modules:  # they may have been replaced by others
+            module.training = training
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)
+        put_back(model, before)
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        for module, training in modes:
-            module.training = training
         raise
+
+
+def _keeps_extra_state(module: nn.Module) -> bool:
+    return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
 def check_model(model: object) -> None:

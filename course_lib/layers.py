@@ -1,11 +1,10 @@
-"""Finding the layers that a method works on: by name, by pattern, or by type, in any ``nn.Module``.
+"""The layers that a method works on: found by name, by pattern, or by type, in any ``nn.Module``, and replaced.
 
 Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.layer.3". A pattern is one for a shell,
 "layer3.*.conv?", and is matched against the whole name. Whatever is asked for has to be there: a misspelt name that is
 silently ignored leaves a layer dense that its owner believes pruned.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -13,12 +12,12 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
+from course_lib.checking import check_type, near_names
 from course_lib.device import check_model
 
 Targets = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 # The layers that hold a network's weights. An attention layer of PyTorch keeps three of its matrices in itself.
 WEIGHTED = (nn.Linear, _ConvNd, nn.MultiheadAttention)
-SHOWN = 8  # names listed in an error
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -29,7 +28,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         ValueError: no such name; the message lists names near it.
     """
     check_model(model)
-    layers = dict(model.named_modules())
+    layers = dict(model.named_modules(remove_duplicate=False))  # a layer may stand under several names
     if name not in layers or name == "":
         names = [known for known in layers if known]
         raise ValueError(f"no layer named {name!r} in {type(model).__name__}; {near_names(name, names)}")
@@ -42,7 +41,7 @@ def find_layers(
     """The layers that ``targets`` mean, by name, in the order of the model.
 
     Args:
-        targets: names, patterns or types, one or several; none: all layers of ``kinds``. A name or a type may mean a
+        targets: names, patterns or types, one or several; None: all layers of ``kinds``. A name or a type may mean a
             layer of any kind, a pattern only one of ``kinds``.
         kinds: the types that a method works on by itself.
 
@@ -71,6 +70,43 @@ def find_layers(
             raise ValueError(f"target {shown} matches no layer of {type(model).__name__}; {near}")
         found.update(matches)
     return {name: layer for name, layer in layers.items() if name in found}
+
+
+def replace_layers(model: nn.Module, new: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Put other layers in the place of those of these names, in place; returns the old ones, by name.
+
+    Called again with what it returned, it gives the old ones back. A layer that stands at several places is replaced at
+    all of them. A new layer may hold the old one, as a wrapper does. It is put into the mode, training or eval, of the
+    old one.
+
+    Args:
+        new: by the names of the old layers.
+
+    Raises:
+        TypeError: ``model`` or a new layer is not a module.
+        ValueError: no name, an unknown one, or "", the model itself; a layer that is named twice or lies inside another
+            that is replaced; a new layer that is given twice or is in the model already. The model is then as it was.
+    """
+    if not new:
+        raise ValueError("new is empty; expected at least one layer")
+    if "" in new:
+        raise ValueError(f"model is a {type(model).__name__}, the layer itself, and cannot be replaced in place")
+    old = {name: find_layer(model, name) for name in new}
+    for name, layer in new.items():
+        check_type(f"the new layer {name!r}", layer, nn.Module, "a torch.nn.Module")
+    swap = dict(zip(old.values(), new.values(), strict=True))
+    staying = [module for _, module in model.named_modules(memo=set(swap))]
+    places = [(parent, key, child) for parent in staying for key, child in parent._modules.items() if child in swap]
+    if len(swap) < len(old) or {child for _, _, child in places} != set(swap):
+        raise ValueError(f"layers {', '.join(old)} are not apart; expected each once, and none inside another of them")
+    if len(set(swap.values())) < len(swap) or not set(swap.values()).isdisjoint(staying):
+        raise ValueError(f"a new layer for {', '.join(new)} is given twice or in the model already; expected one each")
+    for parent, key, layer in places:
+        parent._modules[key] = swap[layer]
+    for before, after in swap.items():
+        if after.training != before.training:
+            after.train(before.training)
+    return old
 
 
 def prunable_weights(model: nn.Module, targets: Targets | None = None) -> dict[str, nn.Parameter]:
@@ -105,23 +141,13 @@ def match_names(names: Iterable[str], pattern: str, *, argument: str) -> list[st
     """The ``names`` that equal ``pattern`` or match it as a shell pattern; ``argument`` is what an error calls it.
 
     Raises:
-        ValueError: none does; near names are listed.
+        ValueError: not one does; near names are listed.
     """
     names = list(names)
     matches = [name for name in names if name == pattern] or [name for name in names if fnmatchcase(name, pattern)]
     if not matches:
         raise ValueError(f"{argument} {pattern!r} matches none of the names; {near_names(pattern, names)}")
     return matches
-
-
-def near_names(name: str, names: Sequence[str]) -> str:
-    """The end of an error message: the ``names`` most like ``name``, or the first ones if none is."""
-    near = difflib.get_close_matches(str(name), names, n=SHOWN, cutoff=0.5)
-    inside = [known for known in names if known.startswith(f"{name}.")][:SHOWN]
-    if near or inside:
-        return f"near it: {', '.join(dict.fromkeys(near + inside))}"
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"it has: {', '.join(names[:SHOWN])}{more}" if names else "it has none"
 
 
 def _matches(layers: Mapping[str, nn.Module], candidates: Sequence[str], target: object) -> list[str]:

@@ -5,11 +5,13 @@ the step is that of the whole batch, and all processes keep the same weights. Th
 may look into it, or run a part of it only, with several processes as with one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from course_lib.evaluation import Batch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,16 +24,20 @@ class Processes:
         self.accelerator = accelerator
         self.rank, self.world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
 
-    def part(self, batch: Sequence[Tensor]) -> tuple[Sequence[Tensor], float]:
+    def part(self, batch: Batch, count: Callable[[Batch], int]) -> tuple[Batch, float]:
         """This process's part of ``batch``, and its weight: how often the mean of the parts has to count it.
 
         A process that is left without examples takes the first one with weight zero, so that all meet at the gradient.
+
+        Args:
+            count: how many labels of a batch the loss is a mean over.
         """
         if self.world == 1:
             return batch, 1.0
-        mine = tuple(tensor[self.rank :: self.world] for tensor in batch)
-        weight = len(mine[0]) * self.world / len(batch[0])
-        return (mine if weight else tuple(tensor[:1] for tensor in batch)), weight
+        mine = _sliced(batch, slice(self.rank, None, self.world))
+        if len(next(iter(mine.values())) if isinstance(mine, Mapping) else mine[0]) == 0:
+            return _sliced(batch, slice(0, 1)), 0.0
+        return mine, count(mine) * self.world / max(count(batch), 1)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its mean over the processes."""
@@ -77,3 +83,9 @@ class Processes:
             parts = flat.split([tensor.numel() for tensor in kind])
             for tensor, values in zip(kind, parts, strict=True):
                 tensor.copy_(values.view_as(tensor))
+
+
+def _sliced(batch: Batch, part: slice) -> Batch:
+    if isinstance(batch, Mapping):
+        return {name: value[part] for name, value in batch.items()}
+    return tuple(value[part] for value in batch)

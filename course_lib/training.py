@@ -1,21 +1,25 @@
 """One ``fit`` loop for the whole course (and ``evaluation.evaluate`` beside it).
 
 A method brings its loss, ``loss(model, batch) -> scalar``; ``fit`` does the rest: batches, device, mixed precision,
-progress bar, gradient clipping, learning-rate schedule, early stopping, history, checkpoints, several processes.
+progress bar, accumulation, gradient clipping, learning-rate schedule, early stopping, history, checkpoints, several
+processes. ``evaluation.py`` says what a batch may be, and a model's answer to it.
 
 Several processes: pass an ``Accelerator``, and start them with ``notebook_launcher(..., num_processes=2)`` in a
 notebook, or with ``accelerate launch --multi_gpu --num_processes 2 script.py`` (on a CPU too, with
 ``Accelerator(cpu=True)``).
 
-Every random choice of an epoch follows from the seed and the number of the epoch. A run that resumes from a
-checkpoint therefore needs no saved random state to arrive at the numbers of an unbroken run.
+Every random choice of an epoch, by PyTorch, NumPy or ``random``, follows from the seed and the number of the epoch. A
+run that resumes from a checkpoint therefore needs no saved random state to arrive at the numbers of an unbroken run.
+
+Memory and checkpoints grow with what is trained: parameters that require no gradient are neither copied nor stored.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,19 +27,33 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.checkpoints import check_folder, load_checkpoint, save_checkpoint, weights_of
+from course_lib.checkpoints import Checkpoints
 from course_lib.device import (
     autocast_dtype,
     check_model,
+    copy_of_state,
     device_of,
+    evaluating,
     pick_device,
+    put_back,
     seed_generators,
     seeded,
     undone_on_error,
 )
-from course_lib.evaluation import Batch, check_data, check_labels, evaluate, predict_logits
+from course_lib.evaluation import (
+    PADDING_LABEL,
+    Batch,
+    answer,
+    check_data,
+    check_labels,
+    count_labels,
+    evaluate,
+    labels_of,
+    to_device,
+)
 from course_lib.processes import Processes
 from course_lib.progress import bar
+from course_lib.resume import check_folder, describe
 from course_lib.training_config import FitConfig, History, make_optimizer, rate_factor
 
 if TYPE_CHECKING:
@@ -47,13 +65,25 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 def hard_label_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy with the labels; ``batch`` is (inputs, labels, ...), labels (N,) of an integer type."""
-    inputs, labels = batch[:2]
-    logits = model(inputs)
+    """Cross-entropy with the labels, a mean over those that are no padding (zero if all are).
+
+    ``batch`` is (inputs, labels, ...) or a dict; ``evaluation.py`` says which labels go with which logits.
+    """
+    logits, labels = answer(model, batch), labels_of(model, batch)
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
     try:
-        return nn.functional.cross_entropy(logits, labels)
+        return _cross_entropy(logits, labels)
     except (IndexError, RuntimeError, ValueError):  # other integers than int64, or an error to be put clearly
-        return nn.functional.cross_entropy(logits, check_labels(labels, logits))
+        return _cross_entropy(logits, check_labels(labels, logits))
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.dim() < 2:
+        return nn.functional.cross_entropy(logits, labels)
+    labels = labels.long().flatten()
+    total = nn.functional.cross_entropy(logits.flatten(0, -2), labels, reduction="sum")  # (N L, V), (N L,) -> ()
+    return total / (labels != PADDING_LABEL).sum().clamp(min=1)
 
 
 def fit(
@@ -80,11 +110,11 @@ def fit(
             a generator of its own draws from it: such a run has another order of examples after it resumes.)
         config: the settings, ``FitConfig()`` if none.
         validation: (inputs, labels), evaluated after each epoch.
-        loss: takes the model and a batch (inputs first), returns a scalar: a mean over the batch.
-        augment: changes the inputs of each batch, given a seeded generator.
+        loss: takes the model and a batch, returns a scalar: a mean over the batch, or over its labels without padding.
+        augment: changes the inputs of each batch (not a dict), given a seeded generator.
         after_step: called with the model after each optimizer step (to apply a mask again, to limit weights).
         checkpoint_dir: a checkpoint is written here after each epoch; if there is one, training goes on from it.
-            The settings and the size of the data have to be those it was made with.
+            Settings, loss, data and frozen parameters have to be those it was made with.
         first_step: leave out so many steps; the order of the examples and the learning rate go on as if they had been
             done (rewinding to a step needs this). The history begins with the epoch of this step.
         device: where to compute, ``pick_device`` if none.
@@ -99,11 +129,33 @@ def fit(
     """
     config = FitConfig() if config is None else config
     _check_arguments(model, train, config, validation, checkpoint_dir, first_step)
-    if loss is hard_label_loss and isinstance(train, TensorDataset):
-        _check_all_labels(model, train)
+    steps, history, best = steps_per_epoch(train, config), History(), None
     with undone_on_error(model), _trained_at_home(model), seeded(config.seed):
         run = _Run(model, config, loss, augment, after_step, device, accelerator)
-        history = _epochs(run, train, validation, checkpoint_dir, first_step, progress)
+        _check_first_answers(run, train, validation)
+        if checkpoint_dir is not None:
+            settings = {"config": config, "first_step": first_step, "steps_per_epoch": steps}
+            settings |= {"loss": describe(loss), "augment": describe(augment)}
+            data = {"train": train, "validation": validation}
+            checkpoints = Checkpoints(checkpoint_dir, model, run.optimizer, settings, data)
+            history, best = checkpoints.read()
+        epoch = first_step // steps + len(history.train_loss)
+        total, done = config.epochs * steps, max(first_step, epoch * steps)
+        if config.tokens is not None:
+            total, done = config.tokens, sum(history.tokens)
+        with bar(total=total, initial=done, show=progress and run.processes.rank == 0) as shown:
+            while not _is_over(history, config, epoch):
+                _train_epoch(run, train, epoch, first_step, history, shown)
+                newest_is_best = validation is not None and _validate(run, validation, history)
+                if config.patience is not None and newest_is_best:
+                    best = copy_of_state(model, "cpu")
+                epoch += 1
+                if checkpoint_dir is not None:
+                    if run.processes.rank == 0:
+                        checkpoints.write(epoch, history, best)
+                    run.processes.wait()
+        if best is not None:
+            put_back(model, best)
         run.optimizer.zero_grad(set_to_none=True)  # nobody needs the last gradient
     return history
 
@@ -114,29 +166,28 @@ def _check_arguments(model, train, config, validation, checkpoint_dir, first_ste
     if not isinstance(config, FitConfig):
         raise TypeError(f"config is a {type(config).__name__}; expected a FitConfig, such as FitConfig(epochs=3)")
     check_data("train", train)
+    if steps_per_epoch(train, config) == 0:
+        raise ValueError(
+            f"drop_last leaves no batch: train has {len(train)} examples, batch_size is {config.batch_size}"
+        )
     if validation is not None:
         check_data("validation", validation)
     elif config.patience is not None:
         raise ValueError(f"patience is {config.patience} but there are no validation data to lose patience with")
-    last = config.epochs * steps_per_epoch(train, config) - 1
+    last = 0 if config.tokens is not None else config.epochs * steps_per_epoch(train, config) - 1
     if isinstance(first_step, bool) or not isinstance(first_step, int) or not 0 <= first_step <= last:
-        raise ValueError(f"first_step is {first_step!r}; expected a step of this run, from 0 to {last}")
+        why = "" if config.tokens is None else " where tokens says when it ends"
+        raise ValueError(f"first_step is {first_step!r}; expected a step of this run, from 0 to {last}{why}")
     if checkpoint_dir is not None:
-        check_folder(checkpoint_dir)
+        check_folder(checkpoint_dir, "checkpoint_dir")
 
 
 def steps_per_epoch(train: TensorDataset | DataLoader, config: FitConfig) -> int:
-    """How many steps ``fit`` makes of one pass over ``train``; the last batch may be smaller."""
-    return math.ceil(len(train) / config.batch_size) if isinstance(train, TensorDataset) else len(train)
-
-
-def _check_all_labels(model: nn.Module, train: TensorDataset) -> None:
-    """Raise before the first step if any label does not fit the model's answer to the first example."""
-    if len(train.tensors) < 2:
-        raise ValueError("train holds no labels; expected TensorDataset(inputs, labels), or a loss that needs none")
-    inputs, labels = train.tensors[:2]
-    answer = predict_logits(model, TensorDataset(inputs[:1]), device=device_of(model))  # (1, C)
-    check_labels(labels, answer.expand(len(labels), *answer.shape[1:]))
+    """How many steps ``fit`` makes of one pass over ``train``; the last one may be of fewer examples."""
+    batches = len(train)
+    if isinstance(train, TensorDataset):
+        batches = len(train) // config.batch_size if config.drop_last else math.ceil(len(train) / config.batch_size)
+    return math.ceil(batches / config.accumulate)
 
 
 @contextmanager
@@ -171,72 +222,99 @@ class _Run:
         mixed = dtype is not None and config.precision != "fp32"
         self.autocast = torch.autocast(self.device.type, dtype) if mixed else nullcontext()
 
-    def step(self, batch: Batch, weight: float, rate: float) -> Tensor:
-        """One step; ``weight`` is how often the mean over the processes counts this one's part of the batch."""
+    def part(self, batch: Batch, weight: float, generator: torch.Generator) -> tuple[Batch, float]:
+        """This process's part of a whole batch, on its device, and the weight of its loss."""
+        batch = to_device(batch, self.device)
+        if self.augment is not None:  # before the batch is divided: the same for any number of processes
+            if isinstance(batch, Mapping):
+                raise TypeError(
+                    "augment changes the inputs of (inputs, labels); train gives dicts: augment its data set"
+                )
+            batch = (self.augment(batch[0], generator), *batch[1:])
+        mine, share = self.processes.part(batch, partial(count_labels, self.model))
+        return mine, share * weight
+
+    def step(self, parts: list[tuple[Batch, float]], factor: float) -> Tensor:
+        """One step, and its loss: the sum over ``parts``, each with its weight. ``factor`` is that of the schedule."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with self.autocast:
-            value = self.loss(self.model, batch)
-        if weight != 1:
-            value = value * weight
+            group["lr"] = group["initial_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        total = torch.zeros((), device=self.device) if len(parts) > 1 else 0
+        for batch, weight in parts:
+            value = self.loss_of(batch)
+            if weight != 1:
+                value = value * weight
+            value.backward()
+            total += value.detach()
         self.processes.average_gradients(self.parameters)
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
         if self.after_step is not None:
             self.after_step(self.model)
-        return value.detach()
+        return total
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """The loss of one batch, in the number format of the run."""
+        try:
+            with self.autocast:
+                return self.loss(self.model, batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"batch norm cannot learn from a batch of one example ({error}); leave the last batch out with "
+                "FitConfig(drop_last=True), or drop_last=True of a DataLoader, or choose another batch_size"
+            ) from error
 
 
-def _epochs(run: _Run, train, validation, checkpoint_dir, first_step: int, progress: bool) -> History:
-    """All epochs, from the last checkpoint on."""
-    config, history, best = run.config, History(), None
-    steps = steps_per_epoch(train, config)
-    made_with = {**asdict(config), "steps_per_epoch": steps, **({"first_step": first_step} if first_step else {})}
-    if checkpoint_dir is not None and (saved := load_checkpoint(checkpoint_dir, run.model, run.optimizer, made_with)):
-        history, best = History(**saved[0]), saved[1]
-    done = first_step // steps + len(history.train_loss)
-    hidden = not progress or run.processes.rank > 0
-    total = config.epochs * steps
-    with bar(total=total, initial=max(first_step, done * steps), show=not hidden) as steps_bar:
-        for epoch in range(done, config.epochs):
-            if _out_of_patience(history, config):
-                break
-            _train_epoch(run, train, epoch, steps, max(0, first_step - epoch * steps), history, steps_bar)
-            newest_is_best = validation is not None and _validate(run, validation, history)
-            if config.patience is not None and newest_is_best:
-                best = weights_of(run.model)
-            if checkpoint_dir is not None:
-                if run.processes.rank == 0:
-                    so_far = asdict(history)
-                    save_checkpoint(checkpoint_dir, epoch + 1, run.model, run.optimizer, made_with, so_far, best)
-                run.processes.wait()
-    if best is not None:
-        run.model.load_state_dict(best)
-    return history
+def _check_first_answers(run: _Run, train, validation) -> None:
+    """Raise before the first step where labels do not fit what the model answers to the first examples."""
+    for name, data in (("train", train), ("validation", validation)):
+        tensors = isinstance(data, TensorDataset)
+        if data is None or (name == "train" and not (tensors and run.loss is hard_label_loss)):
+            continue  # another loss may have no labels; the labels of a loader for training are checked as they come
+        batch = tuple(tensor[:1] for tensor in data.tensors) if tensors else next(iter(data))
+        with evaluating(run.model), torch.no_grad():
+            logits = answer(run.model, to_device(batch, run.device))
+        labels = labels_of(run.model, data.tensors if tensors else batch, name)
+        check_labels(labels, logits.expand(len(labels), *logits.shape[1:]), f"{name} labels")
 
 
-def _train_epoch(run: _Run, train, epoch: int, steps: int, left_out: int, history: History, steps_bar) -> None:
-    """One pass over the data but for the first batches that are ``left_out``, written into ``history``."""
-    config, start = run.config, time.perf_counter()
+def _is_over(history: History, config: FitConfig, epoch: int) -> bool:
+    if config.patience is not None and history.best_epoch is not None:
+        if len(history.validation_loss) - 1 - history.best_epoch >= config.patience:
+            return True
+    return epoch >= config.epochs if config.tokens is None else sum(history.tokens) >= config.tokens
+
+
+def _train_epoch(run: _Run, train, epoch: int, first_step: int, history: History, shown) -> None:
+    """One pass over the data from ``first_step`` on, or until there were enough tokens, written into ``history``."""
+    config, start, steps = run.config, time.perf_counter(), steps_per_epoch(train, run.config)
     # Nothing random outlives the epoch. The same seed on all processes: a DataLoader then shuffles alike on each.
     seed = hash((config.seed, epoch)) % 2**63  # Python does not randomise the hash of integers
     generator = torch.Generator().manual_seed(seed)
-    total, rate = torch.zeros((), device=run.device), config.learning_rate
+    total, done, tokens, before, factor = torch.zeros((), device=run.device), 0, 0, sum(history.tokens), 1.0
     run.model.train()
     seed_generators(seed)
-    for index, (batch, weight) in enumerate(_batches(train, generator, run)):
-        if index == 0 and run.processes.rank > 0:
+    for step, (parts, count) in enumerate(_steps(run, train, generator), epoch * steps):
+        if step == epoch * steps and run.processes.rank > 0:
             seed_generators(seed + run.processes.rank)  # the order is drawn; dropout is to differ
-        if index < left_out:
+        if step < first_step:
             continue
-        rate = config.learning_rate * rate_factor(config, epoch * steps + index, config.epochs * steps)
-        total += run.step(batch, weight, rate)
-        steps_bar.update()
+        if config.tokens is None:
+            factor = rate_factor(config, step, config.epochs * steps)
+        else:  # as many steps as there would be if all were as long as this one
+            factor = rate_factor(config, (before + tokens) / max(count, 1), config.tokens / max(count, 1))
+        total += run.step(parts, factor)
+        done, tokens = done + 1, tokens + count
+        shown.update(1 if config.tokens is None else count)
+        if config.tokens is not None and before + tokens >= config.tokens:
+            break
     run.processes.average_buffers(run.model)
-    mean = run.processes.mean(total).item() / (steps - left_out)
+    if done == 0 or (config.tokens is not None and tokens == 0):
+        raise ValueError(f"train gave no {'label that counts' if done else 'batch'} in epoch {epoch + 1}")
+    mean, rate = run.processes.mean(total).item() / done, config.learning_rate * factor
     if not math.isfinite(mean) or not all(parameter.isfinite().all() for parameter in run.parameters):
         what = "weights are no longer finite" if math.isfinite(mean) else f"loss is {mean}"
         raise FloatingPointError(
@@ -246,24 +324,29 @@ def _train_epoch(run: _Run, train, epoch: int, steps: int, left_out: int, histor
     history.train_loss.append(mean)
     history.learning_rate.append(rate)
     history.seconds.append(time.perf_counter() - start)
+    if config.tokens is not None:
+        history.tokens.append(tokens)
 
 
-def _batches(train: TensorDataset | DataLoader, generator: torch.Generator, run: _Run) -> Iterator[tuple[Batch, float]]:
-    """This process's part of each batch on its device, and the weight of that part."""
-    for batch in _whole_batches(train, run.config.batch_size, generator):
-        inputs, *rest = (t if t.device == run.device else t.to(run.device, non_blocking=True) for t in batch)
-        if run.augment is not None:  # before the batch is divided: the same for any number of processes
-            inputs = run.augment(inputs, generator)
-        yield run.processes.part((inputs, *rest))
+def _steps(run: _Run, train, generator: torch.Generator) -> Iterator[tuple[list[tuple[Batch, float]], int]]:
+    """For each step: this process's parts of its batches with their weights, and how many labels count in all of it."""
+    batches = _batches(train, run.config, generator)
+    counting = run.config.accumulate > 1 or run.config.tokens is not None
+    while together := list(islice(batches, run.config.accumulate)):
+        counts = [count_labels(run.model, batch) if counting else 1 for batch in together]
+        count = sum(counts)
+        weights = [own / max(count, 1) for own in counts]
+        yield [run.part(batch, weight, generator) for batch, weight in zip(together, weights, strict=True)], count
 
 
-def _whole_batches(data: TensorDataset | DataLoader, size: int, generator: torch.Generator) -> Iterator[Batch]:
+def _batches(train: TensorDataset | DataLoader, config: FitConfig, generator: torch.Generator) -> Iterator[Batch]:
     """Batches over all processes, a ``TensorDataset`` in an order drawn from ``generator``."""
-    if not isinstance(data, TensorDataset):
-        yield from data
+    if not isinstance(train, TensorDataset):
+        yield from train
         return
-    for index in torch.randperm(len(data), generator=generator).split(size):
-        yield tuple(tensor[index] for tensor in data.tensors)
+    for index in torch.randperm(len(train), generator=generator).split(config.batch_size):
+        if len(index) == config.batch_size or not config.drop_last:
+            yield tuple(tensor[index] for tensor in train.tensors)
 
 
 def _validate(run: _Run, validation, history: History) -> bool:
@@ -275,9 +358,3 @@ def _validate(run: _Run, validation, history: History) -> bool:
     ranked = [math.inf if math.isnan(value) else value for value in history.validation_loss]
     history.best_epoch = ranked.index(min(ranked))
     return history.best_epoch == len(ranked) - 1
-
-
-def _out_of_patience(history: History, config: FitConfig) -> bool:
-    if config.patience is None or history.best_epoch is None:
-        return False
-    return len(history.validation_loss) - 1 - history.best_epoch >= config.patience

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_lib.checkpoints import weights_of
+from course_lib.device import weights_of
 from course_lib.evaluation import evaluate
 from course_lib.models.vision import lenet_300_100
 from course_lib.pruning.lottery import (

@@ -16,8 +16,8 @@ from functools import cache
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.checkpoints import weights_of
 from course_lib.data.images import fraction
+from course_lib.device import weights_of
 from course_lib.evaluation import evaluate
 from course_lib.models.vision import lenet_300_100
 from course_lib.pruning.criteria import magnitude

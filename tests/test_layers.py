@@ -1,10 +1,12 @@
-"""Layers are found by name, pattern or type, and nothing that was asked for is silently left out."""
+"""Layers are found by name, pattern or type, and replaced; nothing that was asked for is silently left out."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
-from course_lib.layers import find_layers, match_names, near_names, prunable_weights
+from course_lib.layers import find_layer, find_layers, match_names, prunable_weights, replace_layers
 from course_lib.models.vision import SmallConvNet, mlp
 
 
@@ -97,4 +99,105 @@ def test_names_by_pattern():
     assert match_names(["a[0].weight"], "a[0].weight", argument="x") == ["a[0].weight"]  # a name before a pattern
     with pytest.raises(ValueError, match="share for 'encodr.0.weight' matches none of the names; near it: encoder.0"):
         match_names(names, "encodr.0.weight", argument="share for")
-    assert near_names("x", []) == "it has none"
+
+
+# Replacing
+
+
+class Scaled(nn.Module):
+    """A wrapper that holds the layer it stands for."""
+
+    def __init__(self, inner: nn.Module, factor: float):
+        super().__init__()
+        self.inner, self.factor = inner, factor
+
+    def forward(self, inputs):
+        return self.factor * self.inner(inputs)
+
+
+def shared() -> nn.ModuleDict:
+    """One linear layer that stands at three places, and another that stands at one."""
+    layer = nn.Linear(3, 3)
+    return nn.ModuleDict({"a": layer, "b": nn.Sequential(nn.Linear(3, 3), layer), "c": nn.Sequential(layer)})
+
+
+def test_replaced_by_hand_and_given_back():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Sequential(nn.Linear(2, 1)))
+    before, x = list(model.modules()), torch.randn(3, 2)
+    expected = model(x)
+    old = replace_layers(model, {"1": nn.Identity(), "2.0": nn.Flatten()})
+    assert old == {"1": before[2], "2.0": before[4]}
+    assert torch.equal(model(x), model[0](x)) and list(model._modules) == ["0", "1", "2"]
+    new = replace_layers(model, old)
+    assert list(model.modules()) == before and torch.equal(model(x), expected)
+    assert [type(layer) for layer in new.values()] == [nn.Identity, nn.Flatten]
+
+
+def test_a_wrapper_around_the_old_layer():
+    model = mlp([4, 5, 3])
+    before, x = list(model.modules()), torch.randn(3, 4)
+    first = model[1](x)
+    old = replace_layers(model, {name: Scaled(layer, 2.0) for name, layer in find_layers(model, "1").items()})
+    assert torch.equal(model[1](x), 2 * first) and find_layer(model, "1.inner") is before[2]
+    replace_layers(model, old)
+    assert list(model.modules()) == before
+
+
+@pytest.mark.parametrize("name", ["a", "b.1", "c.0"])
+def test_a_layer_at_several_places_is_replaced_at_all_of_them(name):
+    model, new = shared(), nn.Linear(3, 3)
+    layer, other = model["a"], model["b"][0]
+    old = replace_layers(model, {name: new})
+    assert old == {name: layer}
+    assert model["a"] is model["b"][1] is model["c"][0] is new and model["b"][0] is other
+    replace_layers(model, old)
+    assert model["a"] is model["b"][1] is model["c"][0] is layer
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_new_layer_is_in_the_mode_of_the_old_one(training):
+    model = mlp([4, 5, 3]).train(training)
+    new = Scaled(nn.Dropout(), 1.0).train(not training)
+    old = replace_layers(model, {"1": new})
+    assert new.training == new.inner.training == training
+    model.train(not training)
+    replace_layers(model, old)
+    assert all(module.training != training for module in model.modules())
+
+
+def test_modes_within_a_layer_stay_as_they_are():
+    block = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout())
+    block[0].eval()
+    model = nn.Sequential(block)
+    replace_layers(model, replace_layers(model, {"0": nn.Identity()}))
+    assert (block.training, block[0].training, block[1].training) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("new", "error", "message"),
+    [
+        (lambda m: {"": nn.ReLU()}, ValueError, "model is a ModuleDict, the layer itself, and cannot be"),
+        (lambda m: {}, ValueError, "new is empty"),
+        (
+            lambda m: {"a": nn.ReLU(), "b.2": nn.ReLU()},
+            ValueError,
+            "no layer named 'b.2' in ModuleDict; near it: .*b.0",
+        ),
+        (
+            lambda m: {"a": nn.ReLU(), "b.0": nn.ReLU},
+            TypeError,
+            "the new layer 'b.0' is a type; expected a torch.nn.Mo",
+        ),
+        (lambda m: {"b": nn.ReLU(), "b.0": nn.ReLU()}, ValueError, "layers b, b.0 are not apart"),
+        (lambda m: {"a": nn.ReLU(), "c.0": nn.ReLU()}, ValueError, "layers a, c.0 are not apart"),
+        (lambda m: {"a": m["b"]}, ValueError, "is given twice or in the model already"),
+        (lambda m: dict.fromkeys(["a", "b.0"], nn.ReLU()), ValueError, "is given twice or in the model already"),
+    ],
+)
+def test_what_cannot_be_replaced(new, error, message):
+    model = shared().eval()
+    new, before, state = new(model), list(model.modules()), copy.deepcopy(model.state_dict())
+    with pytest.raises(error, match=message):
+        replace_layers(model, new)
+    assert list(model.modules()) == before and not any(module.training for module in before)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

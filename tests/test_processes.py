@@ -128,7 +128,7 @@ def test_parts_and_weights_by_hand(count, world, expected):
     for rank in range(world):
         processes = Processes()
         processes.rank, processes.world = rank, world
-        (part, its_labels), weight = processes.part((inputs, labels))
+        (part, its_labels), weight = processes.part((inputs, labels), lambda batch: len(batch[0]))
         assert len(part) == len(its_labels) >= 1 and torch.equal(part, inputs[its_labels])
         weights.append(weight)
         parts += its_labels.tolist() if weight else []

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.activations import capture, check_beta, layer_outputs
+from course_lib.activations import capture, layer_outputs
+from course_lib.checking import check_number
 from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
 from course_lib.layers import find_layer
 from course_lib.training import FitConfig, History, fit
@@ -104,10 +105,10 @@ def distill_with_attention(
     """
     if not layers:
         raise ValueError("layers is empty; expected at least one pair of a student's and a teacher's layer")
-    check_beta(beta)
+    check_number("beta", beta, least=0)
     for name in layers:
         find_layer(student, name)
-    shown = layer_outputs(teacher, train, list(layers.values()))
+    shown = layer_outputs(teacher, train, list(layers.values()), progress=progress)
     features = [shown[name] for name in layers.values()]  # in the order of ``layers``
     data = TensorDataset(*with_teacher_logits(teacher, train).tensors, *features)
     with capture(student, list(layers)) as seen:

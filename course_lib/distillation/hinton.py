@@ -23,7 +23,6 @@ Gray box: only the teacher's logits are used.
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.utils.data import DataLoader, TensorDataset
 
+from course_lib.checking import check_finite, check_number, check_type
 from course_lib.device import evaluating, pick_device, placed
 from course_lib.evaluation import INTEGERS, Batch, check_data, predict_logits
 from course_lib.training import FitConfig, History, Loss, fit
@@ -49,8 +49,8 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
         ValueError: ``temperature`` is not a finite number above 0.
         TypeError: ``logits`` is no tensor, or ``temperature`` no number.
     """
-    _check_tensors(logits=logits)
-    check_temperature(temperature)
+    check_type("logits", logits, Tensor, "a tensor")
+    check_number("temperature", temperature, above=0)
     return torch.softmax(logits / temperature, dim=-1)
 
 
@@ -82,8 +82,9 @@ def distillation_loss(
         ValueError: an argument is out of range, shapes differ, or logits that count are not finite.
         TypeError: labels are not integers, or an argument is of another type.
     """
-    _check_tensors(student_logits=student_logits, teacher_logits=teacher_logits)
-    check_temperature(temperature)
+    for name, logits in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
+        check_type(name, logits, Tensor, "a tensor")
+    check_number("temperature", temperature, above=0)
     _check_alpha(alpha, labels)
     _check_shapes(student_logits, teacher_logits, labels, mask)
     labels = None if labels is None else labels.long()
@@ -101,7 +102,7 @@ def distillation_loss(
     if labels is not None:
         loss = loss + (1 - alpha) * cross_entropy(student, labels.flatten())
     if not math.isfinite(loss.item()):
-        _check_finite(student_logits=student, teacher_logits=teacher)
+        check_finite({"student_logits": student, "teacher_logits": teacher}, what="")
     return loss
 
 
@@ -114,8 +115,7 @@ def with_teacher_logits(
         TypeError: ``data`` is no ``TensorDataset``, or ``teacher`` no module.
         ValueError: ``data`` is empty.
     """
-    if not isinstance(data, TensorDataset):
-        raise TypeError(f"data is a {type(data).__name__}; expected a TensorDataset")
+    check_type("data", data, TensorDataset, "a TensorDataset")
     return TensorDataset(*data.tensors, predict_logits(teacher, data, device=device))
 
 
@@ -125,7 +125,7 @@ def soft_target_loss(*, temperature: float, alpha: float) -> Loss:
     Raises:
         TypeError, ValueError: ``temperature`` or ``alpha`` is no number, or out of range.
     """
-    check_temperature(temperature)
+    check_number("temperature", temperature, above=0)
     _check_alpha(alpha, ())
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
@@ -205,28 +205,8 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
-def _check_tensors(**tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is a {type(tensor).__name__}; expected a tensor")
-
-
-def _check_number(name: str, value: float) -> None:
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected a number")
-
-
-def check_temperature(temperature: float) -> None:
-    """Raise a ``TypeError`` or a ``ValueError`` unless ``temperature`` is a finite number above 0."""
-    _check_number("temperature", temperature)
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}; expected a finite number above 0")
-
-
 def _check_alpha(alpha: float, labels) -> None:
-    _check_number("alpha", alpha)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; expected a number from 0 (labels alone) to 1 (soft targets alone)")
+    check_number("alpha", alpha, least=0, most=1)  # 0: labels alone, 1: soft targets alone
     if labels is None and alpha != 1:
         raise ValueError(f"alpha is {alpha} but there are no labels to weigh the soft targets against: pass alpha=1")
 
@@ -256,10 +236,3 @@ def _counted(logits: Tensor, labels: Tensor | None, mask: Tensor | None, ignore_
             raise ValueError(f"labels hold {wrong[0].item()}; expected 0 to {logits.shape[-1] - 1}, or {ignore_index}")
         counted = kept if mask is None else kept & mask
     return None if counted is None or bool(counted.all()) else counted
-
-
-def _check_finite(**logits: Tensor) -> None:
-    for name, tensor in logits.items():
-        count = int((~torch.isfinite(tensor)).sum())
-        if count:
-            raise ValueError(f"{name} hold {count} numbers that are not finite (nan or infinite)")

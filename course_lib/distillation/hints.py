@@ -31,7 +31,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.activations import capture, check_beta, forward_to, layer_outputs
+from course_lib.activations import capture, layer_outputs, run_to
+from course_lib.checking import check_number
 from course_lib.device import seeded
 from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
 from course_lib.layers import find_layer
@@ -140,7 +141,7 @@ def fit_hints(
     """
     config = config or FitConfig()
     find_layer(student, guided_layer)  # before the teacher is put to work
-    hints = layer_outputs(teacher, train, [hint_layer])[hint_layer]  # (N, ...)
+    hints = layer_outputs(teacher, train, [hint_layer], progress=progress)[hint_layer]  # (N, ...)
     if regressor is None:
         regressor = _regressor(student, guided_layer, train, hints, pool=pool, seed=config.seed)
     learner = _UpTo(student, guided_layer, regressor)
@@ -184,9 +185,9 @@ def distill_with_hints(
         ValueError: as ``fit_hints``; a beta below 0 or not finite.
     """
     config = config or FitConfig()
-    check_beta(beta)
+    check_number("beta", beta, least=0)
     find_layer(student, guided_layer)
-    hints = layer_outputs(teacher, train, [hint_layer])[hint_layer]  # (N, ...)
+    hints = layer_outputs(teacher, train, [hint_layer], progress=progress)[hint_layer]  # (N, ...)
     if regressor is None:
         regressor = _regressor(student, guided_layer, train, hints, pool=pool, seed=config.seed)
     learner = _WithRegressor(student, regressor)
@@ -211,7 +212,7 @@ class _UpTo(nn.Module):
         self.student, self.layer, self.regressor = student, layer, regressor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.regressor(forward_to(self.student, self.layer, inputs))
+        return self.regressor(run_to(self.student, self.layer, inputs))
 
 
 class _WithRegressor(nn.Module):

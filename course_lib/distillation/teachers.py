@@ -32,7 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.distillation.hinton import check_temperature, distillation_loss
+from course_lib.checking import check_choice, check_number, check_type
+from course_lib.distillation.hinton import distillation_loss
 from course_lib.evaluation import predict_logits
 
 MEANS = ("arithmetic", "geometric")
@@ -56,7 +57,7 @@ def average_probabilities(
         ValueError: no teacher, different shapes, bad weights, or a temperature that is not a positive finite
             number.
     """
-    check_temperature(temperature)
+    check_number("temperature", temperature, above=0)
     return _log_average_probabilities(_stack("logits", logits), _normalised(weights, len(logits)), temperature).exp()
 
 
@@ -103,9 +104,8 @@ class Ensemble(nn.Module):
         listed = isinstance(teachers, (list, tuple, nn.ModuleList))
         if not listed or not all(isinstance(teacher, nn.Module) for teacher in teachers):
             raise TypeError(f"teachers is a {type(teachers).__name__}; expected a list of modules")
-        if mean not in MEANS:
-            raise ValueError(f"mean is {mean!r}; expected one of {', '.join(map(repr, MEANS))}")
-        check_temperature(temperature)
+        check_choice("mean", mean, MEANS)
+        check_number("temperature", temperature, above=0)
         self.mean, self.temperature = mean, temperature
         self.weights = _normalised(weights, len(teachers)).tolist()
         self.teachers = nn.ModuleList(teachers)
@@ -205,8 +205,7 @@ def pair_teacher_logits(
 
 def _stack(name: str, logits: Sequence[Tensor]) -> Tensor:
     """Checked and stacked: K tensors (..., C) -> (K, ..., C). ``name`` is that of the argument, for the errors."""
-    if not isinstance(logits, (list, tuple)):
-        raise TypeError(f"{name} is a {type(logits).__name__}; expected a list with one tensor for each teacher")
+    check_type(name, logits, (list, tuple), "a list with one tensor for each teacher")
     if not logits:
         raise ValueError(f"{name} is empty; expected at least one teacher")
     for position, tensor in enumerate(logits):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from course_lib.checking import check_choice, check_number, check_share
 from course_lib.layers import Targets
-from course_lib.pruning.masks import check_share
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,10 @@ class PruningConfig:
     targets: Targets | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 0), ("rewind_step", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        for name, known in (("retrain", ("rewind", "learning-rate", "fine-tune")), ("scope", ("local", "global"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
+        check_number("rounds", self.rounds, whole=True, least=0)
+        check_number("rewind_step", self.rewind_step, whole=True, least=0)
+        check_choice("retrain", self.retrain, ("rewind", "learning-rate", "fine-tune"))
+        check_choice("scope", self.scope, ("local", "global"))
         check_share("rate", self.rate)
         for name, share in (self.rates or {}).items():
             check_share(f"the rate of {name}", share)

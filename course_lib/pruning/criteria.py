@@ -28,8 +28,9 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from course_lib.checking import check_finite
+from course_lib.gates import UnitScores, unit_layers
 from course_lib.layers import Targets, prunable_weights
-from course_lib.pruning.gates import UnitScores, check_finite, unit_layers
 from course_lib.pruning.oracle import leave_one_out
 from course_lib.pruning.taylor import taylor, unit_taylor
 
@@ -111,7 +112,7 @@ def normalise_layers(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a score is not finite.
     """
-    check_finite(scores, "scores")
+    check_finite(scores, "the scores of ")
     return {name: score / max(score.norm().item(), torch.finfo(score.dtype).tiny) for name, score in scores.items()}
 
 

@@ -39,8 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.checkpoints import weights_of
-from course_lib.device import seeded, undone_on_error
+from course_lib.device import seeded, undone_on_error, weights_of
 from course_lib.evaluation import check_data
 from course_lib.layers import match_names, prunable_weights
 from course_lib.pruning.config import PruningConfig
@@ -112,7 +111,7 @@ def iterative_pruning(
     """
     rounds = _Rounds(model, train, config, pruning, folder)
     rounds.fit_options = {"validation": validation, "loss": loss, "device": device, "progress": progress}
-    with undone_on_error(model), _released_on_error(model):
+    with undone_on_error(model, frozen=True), _released_on_error(model):
         start, newest = rounds.dense(after_step)
         done = [newest]
         for number in range(pruning.rounds + 1):

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.layers import match_names, near_names
+from course_lib.checking import check_share, check_type, near_names
+from course_lib.layers import match_names
 
 Scores = Mapping[str, Tensor]
 Masks = dict[str, Tensor]
@@ -165,15 +166,8 @@ def _per_layer(scores: Scores, sparsity: Mapping[str, float]) -> dict[str, float
     return shares
 
 
-def check_share(name: str, share: float) -> None:
-    """Raise a ``ValueError`` that names the argument unless ``share`` is a number from 0 to 1."""
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise ValueError(f"{name} is {share!r}; expected a share of the weights, from 0 to 1")
-
-
 def _check_scores(scores: Scores) -> None:
-    if not isinstance(scores, Mapping):
-        raise TypeError(f"scores is a {type(scores).__name__}; expected a dict from parameter name to tensor")
+    check_type("scores", scores, Mapping, "a dict from parameter name to tensor")
     if not sum(score.numel() for score in scores.values()):
         raise ValueError("scores are empty; expected a score for at least one weight")
     for name, score in scores.items():

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from course_lib.checking import check_choice, check_finite
 from course_lib.device import evaluating, pick_device, placed
 from course_lib.evaluation import Batch, batches
+from course_lib.gates import Gate, find_gates, gated, unit_layers
 from course_lib.layers import Targets, prunable_weights
 from course_lib.progress import bar
-from course_lib.pruning.gates import Gate, at_least_float32, check_finite, find_gates, gated, unit_layers
 from course_lib.training import Loss, hard_label_loss
 
 
@@ -52,14 +53,14 @@ def leave_one_out(
         TypeError, ValueError: as ``layers.prunable_weights`` or ``gates.unit_layers``, ``gates.find_gates`` and
             ``evaluation.batches``; another ``of`` than there is; a loss that is not finite with all weights in.
     """
-    if of not in ("weights", "units"):
-        raise ValueError(f"of is {of!r}; expected 'weights' or 'units'")
+    check_choice("of", of, ("weights", "units"))
     if of == "weights" and after:
         raise ValueError("after is for units; expected none with of='weights'")
     layers = unit_layers(model, targets) if of == "units" else {}
     weights = {name: layer.weight for name, layer in layers.items()} if layers else prunable_weights(model, targets)
     check_finite(weights)
-    homes, device = {name: (w.device, at_least_float32(w.dtype)) for name, w in weights.items()}, pick_device(device)
+    homes = {name: (w.device, torch.promote_types(w.dtype, torch.float32)) for name, w in weights.items()}
+    device = pick_device(device)
     held = list(batches(data, batch_size, device))
     with placed(model, device), evaluating(model), torch.no_grad():
         gates = find_gates(model, layers, after, lambda: loss(model, held[0])) if layers else {}

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from course_lib.checkpoints import check_folder
+from course_lib.resume import check_folder
 from course_lib.training_config import History
 
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from course_lib.checking import near_names
 from course_lib.device import check_model, evaluating, pick_device, placed
 from course_lib.evaluation import Evaluation, batches, check_data, evaluate
-from course_lib.layers import Targets, near_names
+from course_lib.gates import Gate, find_gates, gated, unit_layers
+from course_lib.layers import Targets
 from course_lib.progress import bar
 from course_lib.pruning.criteria import magnitude, unit_norm
-from course_lib.pruning.gates import Gate, find_gates, gated, unit_layers
 from course_lib.pruning.masks import local_masks
 
 

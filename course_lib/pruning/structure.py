@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from course_lib.checking import near_names
 from course_lib.device import check_model
-from course_lib.layers import near_names
 from course_lib.pruning.checks import check_no_masks
 from course_lib.pruning.heads import head_attributes
 from course_lib.pruning.resizing import KINDS, Cut, own_tensors, shapes_for, size_names

@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from course_lib.checking import check_choice, check_finite
 from course_lib.device import evaluating, pick_device, placed
 from course_lib.evaluation import Batch, batches
+from course_lib.gates import Gate, UnitScores, find_gates, gated, unit_layers
 from course_lib.layers import Targets, prunable_weights
 from course_lib.progress import bar
-from course_lib.pruning.gates import Gate, UnitScores, at_least_float32, check_finite, find_gates, gated, unit_layers
 from course_lib.training import Loss, hard_label_loss
 
 Absolute = Literal["mean", "example", "none"]
@@ -131,15 +132,15 @@ def unit_taylor(
 def _open_gates(layer: nn.Module, *shape: int) -> Tensor:
     """Ones, where the layer computes, with gradients."""
     weight = layer.weight
-    return torch.ones(shape, device=weight.device, dtype=at_least_float32(weight.dtype), requires_grad=True)
+    dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision has too few digits to put scores in order
+    return torch.ones(shape, device=weight.device, dtype=dtype, requires_grad=True)
 
 
 def _of_each(order: int, absolute: str) -> Callable[[Tensor], Tensor] | None:
     """What has to be averaged of the gradients of single examples; nothing if their sum will do."""
     if order not in (1, 2) or isinstance(order, bool):
         raise ValueError(f"order is {order!r}; expected 1, or 2 for the diagonal Fisher information as well")
-    if absolute not in ("mean", "example", "none"):
-        raise ValueError(f"absolute is {absolute!r}; expected 'mean', 'example' or 'none'")
+    check_choice("absolute", absolute, ("mean", "example", "none"))
     if order == 2 and absolute == "example":
         raise ValueError("absolute is 'example' and order 2; expected 'mean' or 'none': it averages over the examples")
     if order == 1:
@@ -157,7 +158,7 @@ def _means(
     """
     count, sums = 0, []
     for size, tensors in gradients:
-        rows = [tensor.to(at_least_float32(tensor.dtype)) for tensor in tensors]
+        rows = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
         new = [size / len(r) * torch.stack([r.sum(0), each(r).sum(0)] if each else [r.sum(0)]) for r in rows]
         sums = [old + n for old, n in zip(sums, new, strict=True)] if sums else new
         count += size

@@ -26,7 +26,7 @@ class Crossover:
     Attributes:
         layout: ``coo`` or ``csr``.
         faster_below, smaller_below: the largest measured density from which on down the layout is faster, or smaller,
-            than dense at every measured density; none: at no density that was measured.
+            than dense at every measured density; None: at no density that was measured.
         seconds, bytes: of the layout, by density.
         dense_seconds: by density, timed in turns with those of the layout.
         dense_bytes: of the dense layer.
@@ -102,7 +102,7 @@ def sparse_candidates(
 
 
 def begins_to_pay(costs: Mapping[float, float], dense: Mapping[float, float]) -> float | None:
-    """The largest density from which on down ``costs``, by density, are below those of ``dense``; none: nowhere."""
+    """The largest density from which on down ``costs``, by density, are below those of ``dense``; None: nowhere."""
     found = None
     for density in sorted(costs):
         if costs[density] >= dense[density]:

@@ -16,7 +16,7 @@ four neighbours in a row are not zero. Then the places need so few bits that hal
 fp16. COO and CSR with their whole numbers as indices are larger than the dense matrix at that density.
 
 PyTorch's ``to_sparse`` and ``to_sparse_csr`` store indices of 8 bytes. CSR may have indices of 4, COO may not.
-``two_four.py`` packs 2:4, ``sparse_layers.py`` has the layers that compute with these matrices.
+``two_four.py`` packs 2:4, ``linear.py`` has the layers that compute with these matrices.
 
 Simplified: one matrix, no blocks, no batches. A negative zero is a zero, and comes back as a positive one.
 """
@@ -27,6 +27,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from course_lib.checking import check_choice, check_number, check_type
 
 Layout = Literal["dense", "coo", "csr", "2:4"]
 LAYOUTS = ("dense", "coo", "csr", "2:4")
@@ -147,8 +149,7 @@ def storage_bytes(kept: Tensor, layout: Layout = "dense", *, value_bytes: int = 
         TypeError: ``kept`` is no tensor.
         ValueError: as ``layout_bytes``. The pattern is not looked at: for 2:4 it is enough that half are zero.
     """
-    if not isinstance(kept, Tensor):
-        raise TypeError(f"kept is a {type(kept).__name__}; expected a mask or a weight, a tensor")
+    check_type("kept", kept, Tensor, "a mask or a weight, a tensor")
     count = int(kept.count_nonzero())
     return layout_bytes(tuple(kept.shape), count, layout, value_bytes=value_bytes, index_bytes=index_bytes)
 
@@ -161,8 +162,7 @@ def break_even_density(
     Raises:
         ValueError: as ``layout_bytes``, or another layout.
     """
-    if layout not in ("coo", "csr"):
-        raise ValueError(f"layout is {layout!r}; expected 'coo' or 'csr', whose bytes depend on the density")
+    check_choice("layout", layout, ("coo", "csr"))  # whose bytes depend on the density
     sizes = {"value_bytes": value_bytes, "index_bytes": index_bytes}
     places, fixed = math.prod(shape), layout_bytes(shape, 0, layout, **sizes)
     full = layout_bytes(shape, places, layout, **sizes) - fixed  # of all values, if each is stored one by one
@@ -171,19 +171,15 @@ def break_even_density(
 
 def check_matrix(matrix: object) -> None:
     """Raise a ``TypeError`` or ``ValueError`` unless ``matrix`` is a dense tensor (R, C)."""
-    if not isinstance(matrix, Tensor):
-        raise TypeError(f"matrix is a {type(matrix).__name__}; expected a tensor (R, C)")
+    check_type("matrix", matrix, Tensor, "a tensor (R, C)")
     if matrix.dim() != 2 or matrix.layout != torch.strided:
         raise ValueError(f"matrix is {tuple(matrix.shape)}, {matrix.layout}; expected a dense tensor (R, C)")
 
 
 def _check_sizes(shape: Sequence[int], nonzero: int, layout: str, value_bytes: int, index_bytes: int) -> None:
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}; expected one of {', '.join(map(repr, LAYOUTS))}")
+    check_choice("layout", layout, LAYOUTS)
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"shape is {tuple(shape)}; expected (R, C) or (R, ...), each 1 or more")
-    if not 0 <= nonzero <= math.prod(shape):
-        raise ValueError(f"nonzero is {nonzero}; expected a number from 0 to {math.prod(shape)}, the places there are")
-    for name, size in (("value_bytes", value_bytes), ("index_bytes", index_bytes)):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; expected 1 or more")
+    check_number("nonzero", nonzero, whole=True, least=0, most=math.prod(shape))
+    check_number("value_bytes", value_bytes, whole=True, least=1)
+    check_number("index_bytes", index_bytes, whole=True, least=1)

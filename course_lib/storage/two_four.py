@@ -7,7 +7,7 @@ places: half the products, half the values to read. ``masks.n_m_masks`` makes su
 Packed, a matrix (R, C) is ``values`` (R, C/2) and ``places``, 2 bits for each value, four in a byte, the first in the
 lowest bits. In fp16 that is (2·16 + 2·2) / (4·16) = 9/16 of the dense bytes.
 
-A CPU has no such unit. ``TwoFourLinear`` saves the bytes there, and pays for it by unpacking in every call.
+A CPU has no such unit. ``linear.TwoFourLinear`` saves the bytes there, and pays for it by unpacking in every call.
 ``to_semi_structured`` hands the weights to PyTorch's kernels on a GPU that has the unit.
 """
 
@@ -58,48 +58,6 @@ def unpack_2_4(values: Tensor, places: Tensor) -> Tensor:
     return groups.scatter(-1, kept, values.view(kept.shape)).flatten(1)  # (R, C/4, 4) -> (R, C)
 
 
-class TwoFourLinear(nn.Module):
-    """A linear layer whose weight is packed 2:4. It unpacks in every call: small in memory and on disk, not fast.
-
-    The state dict holds plain tensors: ``values`` (out, in/2), ``places`` (uint8), and ``bias``. Frozen: a gradient
-    could not move a value to another place.
-
-    Shapes: (..., in) -> (..., out).
-    """
-
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
-        """A layer whose weight and bias are all zero, to load a state dict into."""
-        super().__init__()
-        values, places = pack_2_4(torch.zeros(out_features, in_features))
-        self.in_features, self.out_features = in_features, out_features
-        self.values = nn.Parameter(values, requires_grad=False)
-        self.register_buffer("places", places)
-        self.bias = nn.Parameter(torch.zeros(out_features), requires_grad=False) if bias else None
-
-    @classmethod
-    def from_linear(cls, linear: nn.Linear) -> "TwoFourLinear":
-        """A packed copy of ``linear``, which is left as it is. Raises ValueError if its weight is not 2:4."""
-        values, places = pack_2_4(linear.weight.detach())
-        layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None)
-        layer.values = nn.Parameter(values, requires_grad=False)
-        layer.places = places
-        if linear.bias is not None:
-            layer.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
-        return layer.train(linear.training)
-
-    def dense_weight(self) -> Tensor:
-        """The weight (out, in), with its zeros."""
-        return unpack_2_4(self.values, self.places)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """``inputs`` (..., in) times the unpacked weight: (..., out)."""
-        return F.linear(inputs, self.dense_weight(), self.bias)
-
-    def extra_repr(self) -> str:
-        """The sizes, as ``nn.Linear`` shows them."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-
 def to_semi_structured(model: nn.Module, targets: Targets | None = None) -> nn.Module:
     """Hand 2:4 weights to PyTorch's kernels for tensor cores, in place: really faster where the layers are large.
 
@@ -107,7 +65,7 @@ def to_semi_structured(model: nn.Module, targets: Targets | None = None) -> nn.M
     and ``weight.to_dense()`` gives them back.
 
     Args:
-        targets: as in ``layers.find_layers``; none: all linear layers.
+        targets: as in ``layers.find_layers``; None: all linear layers.
 
     Raises:
         ValueError: a layer that is not linear, not on such a GPU, of another format, or not 2:4.

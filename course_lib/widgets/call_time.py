@@ -13,13 +13,13 @@ sliders for depth, width and batch, an image, and a sentence that says the same 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 import ipywidgets
 
+from course_lib.checking import check_number
 from course_lib.plots import COLORS, style
 from course_lib.widgets.figure import LiveFigure, figure_image, new_figure, show
 
@@ -54,9 +54,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         for name in ("fee", "flops_per_second", "bytes_per_second"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value!r}; expected a finite number above 0")
+            check_number(name, getattr(self, name), above=0)
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ def call_time(depth: int, width: int, batch: int, machine: Machine) -> CallTime:
         ValueError: a number is below 1.
     """
     for name, value in (("depth", depth), ("width", width), ("batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected 1 or more")
+        check_number(name, value, whole=True, least=1)
     sizes = [INPUTS, *depth * [width], OUTPUTS]
     weights = sum(n * m for n, m in zip(sizes, sizes[1:], strict=False))
     biases, numbers = sum(sizes[1:]), sum(sizes[:-1]) + sum(sizes[1:])  # in and out of each linear layer

@@ -66,7 +66,7 @@ def test_temperature_out_of_range(temperature):
 
 @pytest.mark.parametrize("temperature", ["4", None, [4.0]])
 def test_temperature_of_another_type(temperature):
-    with pytest.raises(TypeError, match="temperature is .*; expected a number"):
+    with pytest.raises(TypeError, match="temperature is .*; expected a finite number above 0"):
         soften(TEACHER, temperature)
 
 

@@ -239,3 +239,15 @@ def test_a_failed_call_leaves_no_hook():
     with pytest.raises(ValueError, match="pool=True"):
         fit_hints(student, teacher, data(), QUICK, guided_layer="blocks.0", hint_layer="blocks.1", progress=False)
     assert hooks(student) == hooks(teacher) == 0
+
+
+def test_a_copy_of_its_teacher_has_nothing_to_learn_from_a_hint_before_a_relu_in_place():
+    teacher = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3))
+    data = TensorDataset(torch.randn(50, 4), torch.randint(3, (50,)))
+    where = {"guided_layer": "0", "hint_layer": "0", "regressor": nn.Identity(), "progress": False}
+    config = FitConfig(epochs=1, batch_size=20, learning_rate=1e-6)
+    found = fit_hints(copy.deepcopy(teacher), teacher, data, config, **where)
+    assert found.history.train_loss == pytest.approx([0.0], abs=1e-8)
+    both = {"temperature": 2.0, "alpha": 1.0, "beta": 1.0}
+    found = distill_with_hints(copy.deepcopy(teacher), teacher, data, config, **both, **where)
+    assert found.history.train_loss == pytest.approx([0.0], abs=1e-6)

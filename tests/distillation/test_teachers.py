@@ -188,7 +188,7 @@ def test_ensemble_as_a_teacher_is_left_as_it_was(training):
         ([], "arithmetic", ValueError, "teachers is empty; expected at least one"),
         (nn.Sequential(nn.Linear(2, 2)), "arithmetic", TypeError, "teachers is a Sequential; expected a list"),
         ([torch.zeros(2)], "arithmetic", TypeError, "list of modules"),
-        ([nn.Identity()], "harmonic", ValueError, "mean is 'harmonic'; expected one of 'arithmetic', 'geometric'"),
+        ([nn.Identity()], "harmonic", ValueError, "mean is 'harmonic'; expected 'arithmetic' or 'geometric'"),
     ],
 )
 def test_ensemble_bad_input(teachers, mean, error, message):

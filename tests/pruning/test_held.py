@@ -155,8 +155,8 @@ def test_held_through_fit_and_its_checkpoints(tmp_path):
     config = FitConfig(epochs=3, batch_size=4, optimizer="sgd", weight_decay=0.01, learning_rate=0.1)
     fit(model, TensorDataset(X, Y), config, checkpoint_dir=tmp_path, progress=False)
     assert largest_pruned(model, masks) == 0
-    saved = load_file(sorted(tmp_path.glob("epoch-*/model.safetensors"))[-1])
-    assert all(not saved[name][~mask].any() for name, mask in masks.items())
+    saved = load_file(sorted(tmp_path.glob("epoch-*.safetensors"))[-1])
+    assert all(not saved[f"value/model/tensors/{name}"][~mask].any() for name, mask in masks.items())
 
 
 # ---- what it costs

@@ -22,7 +22,7 @@ def test_candidates_hold_the_same_weights_and_the_exact_number():
     assert list(layers) == ["dense", "csr", "coo"]
     assert layers["dense"].weight.count_nonzero() == len(layers["csr"].values) == 150
     for layout in ("csr", "coo"):
-        assert torch.equal(layers[layout].dense_weight(), layers["dense"].weight)
+        assert torch.equal(layers[layout].weight, layers["dense"].weight)
     again = sparse_candidates((30, 20), 0.25, ["csr"], seed=3)
     assert torch.equal(again["dense"].weight, layers["dense"].weight)
 

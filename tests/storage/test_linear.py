@@ -18,9 +18,8 @@ from course_lib.measure import bytes_in_memory, bytes_on_disk, count_nonzero, co
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.pruning.held import apply_masks, hold_masks, release_masks
 from course_lib.pruning.masks import global_masks, n_m_masks
-from course_lib.storage.linear import SparseLinear, to_dense, to_sparse
+from course_lib.storage.linear import SparseLinear, TwoFourLinear, to_dense, to_sparse
 from course_lib.storage.sparse import layout_bytes
-from course_lib.storage.two_four import TwoFourLinear
 from course_lib.training import FitConfig, fit
 
 LAYOUTS = ["coo", "csr"]
@@ -54,7 +53,7 @@ def test_layer_by_hand(layout):
         assert layer.indices.tolist() == [[0, 1, 1], [1, 0, 2]]
     else:
         assert (layer.row_starts.tolist(), layer.columns.tolist()) == ([0, 1, 3], [1, 0, 2])
-    assert torch.equal(layer.dense_weight(), linear.weight)
+    assert torch.equal(layer.weight, linear.weight)
     assert str(layer) == f"SparseLinear(in_features=3, out_features=2, bias=True, layout='{layout}', entries=3)"
 
 
@@ -125,14 +124,76 @@ def test_what_is_trained_stays_trained_and_what_is_frozen_frozen(layout):
 
 def test_training_moves_the_values_and_no_zero():
     model = to_sparse(pruned(), "csr")
-    zeros = [layer.dense_weight() == 0 for layer in (model[1], model[3], model[5])]
+    zeros = [layer.weight == 0 for layer in (model[1], model[3], model[5])]
     before = model[1].values.clone()
     with seeded(0):
         data = torch.utils.data.TensorDataset(torch.randn(32, 12), torch.randint(4, (32,)))
     fit(model, data, FitConfig(epochs=2, weight_decay=0.1), progress=False)
     assert not torch.equal(model[1].values, before)
     for zero, layer in zip(zeros, (model[1], model[3], model[5]), strict=True):
-        assert torch.equal(layer.dense_weight() == 0, zero)
+        assert torch.equal(layer.weight == 0, zero)
+
+
+# Where somebody reads the weight
+
+
+def two_four(model: nn.Module) -> nn.Module:
+    """``model`` with the linear layers that can be stored pruned to 2:4."""
+    weights = {f"{n}.weight": m.weight.abs() for n, m in model.named_modules() if type(m) is nn.Linear}
+    return apply_masks(model, n_m_masks(weights))
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "2:4"])
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_encoder_layer_that_hands_its_weights_to_a_routine_in_eval_mode(layout, grad, monkeypatch):
+    routine, calls = torch._transformer_encoder_layer_fwd, []
+    monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", lambda *args: calls.append(args) or routine(*args))
+    with seeded(0):
+        dense = two_four(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)).eval()
+        x = torch.randn(3, 5, 8)
+    stored = to_sparse(copy.deepcopy(dense), layout)
+    assert {type(stored.linear1), type(stored.linear2)} <= {SparseLinear, TwoFourLinear}
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(stored(x), dense(x))
+    assert len(calls) == (0 if grad else 2)
+    padded = torch.tensor([[False] * 5, [False] * 3 + [True] * 2, [False] * 4 + [True]])
+    both = [nn.TransformerEncoder(m, 1, enable_nested_tensor=False).eval() for m in (stored, dense)]
+    with torch.no_grad():
+        ours, theirs = (encoder(x, src_key_padding_mask=padded) for encoder in both)
+    torch.testing.assert_close(ours[~padded], theirs[~padded])
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "2:4"])
+def test_swin_which_reads_the_weights_of_its_attention(layout):
+    swin = pytest.importorskip("torchvision.models.swin_transformer").SwinTransformer
+    with seeded(0):
+        dense = swin([2, 2], 16, [2, 2], [2, 2], [4, 4], num_classes=4).eval()
+        x = torch.randn(2, 3, 32, 32)
+    stored = to_sparse(copy.deepcopy(two_four(dense)), layout)
+    assert not any(type(module) is nn.Linear for module in stored.modules())
+    torch.testing.assert_close(stored(x), dense(x))
+
+
+class Reader(nn.Module):
+    """Computes with the weight of a layer, and does not call it."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.fc = layer
+
+    def forward(self, inputs):
+        return F.linear(inputs, self.fc.weight, self.fc.bias) + self.fc.weight.sum()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_gradient_of_a_weight_that_is_read_reaches_the_values(layout):
+    dense, x = Reader(random_linear(6, 5, 0.4)), torch.randn(3, 6)
+    stored = to_sparse(copy.deepcopy(dense), layout)
+    torch.testing.assert_close(stored(x), dense(x))
+    stored(x).square().sum().backward()
+    dense(x).square().sum().backward()
+    torch.testing.assert_close(stored.fc.values.grad, dense.fc.weight.grad[dense.fc.weight != 0])
+    assert "weight" not in stored.fc.state_dict() and "fc.weight" not in dict(stored.named_parameters())
 
 
 # Saved and loaded
@@ -169,23 +230,25 @@ def broken(layout: str, **changes) -> tuple[SparseLinear, dict]:
 @pytest.mark.parametrize(
     ("layout", "changes", "message"),
     [
-        ("coo", {"indices": torch.zeros(2, 5, dtype=torch.int64)}, r"indices is \(2, 5\); expected \(2, 6\)"),
-        ("coo", {"indices": torch.full((2, 6), 2)}, r"indices lie outside of \(2, 3\)"),
-        ("coo", {"indices": torch.full((2, 6), -1)}, r"indices lie outside of \(2, 3\)"),
-        ("csr", {"columns": torch.full((6,), 3, dtype=torch.int32)}, "columns are not 6 numbers from 0 to 2"),
-        ("csr", {"columns": torch.zeros(5, dtype=torch.int32)}, "columns are not 6 numbers"),
-        ("csr", {"row_starts": torch.tensor([0, 3, 7])}, "row_starts are not 3 numbers that rise from 0 to 6"),
-        ("csr", {"row_starts": torch.tensor([0, 7, 6])}, "row_starts are not 3 numbers that rise from 0 to 6"),
-        ("csr", {"row_starts": torch.tensor([0, 6])}, "row_starts are not 3 numbers"),
-        ("csr", {"values": torch.zeros(4)}, "columns are not 4 numbers"),
+        ("coo", {"indices": torch.zeros(2, 5, dtype=torch.int64)}, "values, indices: "),
+        ("coo", {"indices": torch.full((2, 6), 2)}, "size is 2 but found index 2"),
+        ("coo", {"indices": torch.full((2, 6), -1)}, "found negative index -1"),
+        ("csr", {"columns": torch.full((6,), 3, dtype=torch.int32)}, "values, row_starts, columns: .*< ncols"),
+        ("csr", {"columns": torch.zeros(5, dtype=torch.int32)}, r"nnz \(=6\)"),
+        ("csr", {"row_starts": torch.tensor([0, 3, 7])}, "== nnz"),
+        ("csr", {"row_starts": torch.tensor([0, 7, 6])}, "columns: .*0 <= "),
+        ("csr", {"row_starts": torch.tensor([0, 6])}, r"rows \+ 1 \(=3\)"),
+        ("coo", {"indices": torch.zeros(2, 6, dtype=torch.int64)}, "uncoalesced"),  # six values at one place
+        ("csr", {"columns": torch.zeros(6, dtype=torch.int32)}, "sorted and distinct"),
+        ("csr", {"values": torch.zeros(4)}, r"nnz \(=4\)"),
     ],
 )
 def test_entries_that_no_matrix_has_are_refused(layout, changes, message):
     layer, state = broken(layout, **changes)
-    weight = layer.dense_weight()
+    weight = layer.weight
     with pytest.raises(RuntimeError, match=message):  # PyTorch's own error of load_state_dict
         layer.load_state_dict(state)
-    assert torch.equal(layer.dense_weight(), weight)
+    assert torch.equal(layer.weight, weight)
 
 
 def test_a_missing_part_is_named():
@@ -224,7 +287,7 @@ def test_a_layer_used_twice_is_replaced_twice():
 def test_released_masks_stay_zero_in_the_sparse_model():
     model = mlp([12, 16, 4])
     hold_masks(model, global_masks({n: w.abs() for n, w in prunable_weights(model).items()}, 0.75))
-    with pytest.raises(ValueError, match=r"the model holds masks; call release_masks\(model\) first"):
+    with pytest.raises(ValueError, match=r"layer '1' or its weight has hooks.*held masks with release_masks"):
         to_sparse(model, "csr")
     to_sparse(release_masks(model), "csr")
     assert len(model[1].values) + len(model[3].values) == 64
@@ -244,18 +307,26 @@ def with_hooked_weight() -> nn.Module:
     return model
 
 
+def watched() -> nn.Module:
+    model = pruned()
+    model[3].register_forward_hook(lambda module, inputs, output: None)
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "layout", "targets", "message"),
     [
-        (pruned, "bsr", None, "layout is 'bsr'; expected one of 'coo', 'csr', '2:4'"),
+        (pruned, "bsr", None, "layout is 'bsr'; expected 'coo', 'csr' or '2:4'"),
         (pruned, "csr", "7", "target '7' matches no layer"),
         (SmallConvNet, "csr", nn.Conv2d, "layer 'blocks.0.0' is a Conv2d; expected nn.Linear"),
         (nn.ReLU, "csr", None, "ReLU has no layer of the types Linear"),
-        (lambda: nn.Linear(2, 2), "csr", None, "use SparseLinear.from_linear"),
+        (lambda: nn.Linear(2, 2), "csr", None, "model is a Linear, the layer itself"),
         (tied, "csr", "out", "layers 'out' and 'embed' share a weight"),
         (with_hooked_weight, "csr", None, "layer '1' has no parameter 'weight'"),
         (lambda: nn.MultiheadAttention(4, 2), "csr", "out_proj", "NonDynamicallyQuantizableLinear; expected nn.Linear"),
-        (pruned, "2:4", None, "matrix is not 2:4"),
+        (lambda: nn.MultiheadAttention(4, 2), "csr", None, "has no layer of the type nn.Linear itself"),
+        (pruned, "2:4", None, "layer '1' cannot be stored: matrix is not 2:4"),
+        (watched, "csr", None, "layer '3' or its weight has hooks, which a stored layer would lose"),
     ],
 )
 def test_what_cannot_be_sparse_is_said_and_nothing_changes(make, layout, targets, message):
@@ -279,8 +350,8 @@ def test_attention_keeps_its_own_linear():
         (lambda: SparseLinear(2, 2, "2:4"), ValueError, "layout is '2:4'; expected 'coo' or 'csr'"),
         (lambda: SparseLinear.from_linear(nn.ReLU()), TypeError, "linear is a ReLU; expected an nn.Linear"),
         (lambda: SparseLinear(3, 2)(torch.ones(1, 2)), ValueError, r"inputs is \(1, 2\); expected \(..., 3\)"),
-        (lambda: to_dense(mlp([2, 2])), ValueError, "has no layer of the types SparseLinear, TwoFourLinear"),
-        (lambda: to_dense(SparseLinear(3, 2)), ValueError, r"use its dense_weight\(\)"),
+        (lambda: to_dense(mlp([2, 2])), ValueError, "has no layer of the types StoredLinear"),
+        (lambda: to_dense(SparseLinear(3, 2)), ValueError, "model is a SparseLinear, the layer itself"),
         (lambda: to_sparse({}), TypeError, "model is a dict; expected a torch.nn.Module"),
     ],
 )
@@ -292,7 +363,7 @@ def test_bad_calls(call, error, message):
 def test_numbers_of_half_the_bytes_are_kept_as_they_are():
     layer = SparseLinear.from_linear(random_linear(6, 5, 0.4).to(torch.bfloat16), "coo")
     assert layer.values.dtype == torch.bfloat16 and layer.indices.dtype == torch.int64
-    dense = F.linear(torch.ones(2, 6, dtype=torch.bfloat16), layer.dense_weight(), layer.bias)
+    dense = F.linear(torch.ones(2, 6, dtype=torch.bfloat16), layer.weight, layer.bias)
     torch.testing.assert_close(layer(torch.ones(2, 6, dtype=torch.bfloat16)), dense, rtol=0.02, atol=0.02)
 
 

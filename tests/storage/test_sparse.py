@@ -195,12 +195,15 @@ def test_what_is_no_matrix(wrong, error, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: layout_bytes((2, 2), 1, "bsr"), "layout is 'bsr'; expected one of 'dense', 'coo', 'csr', '2:4'"),
+        (lambda: layout_bytes((2, 2), 1, "bsr"), "layout is 'bsr'; expected 'dense', 'coo', 'csr' or '2:4'"),
         (lambda: layout_bytes((4,), 1, "coo"), r"shape is \(4,\); expected \(R, C\)"),
         (lambda: layout_bytes((4, 0), 0, "coo"), "each 1 or more"),
-        (lambda: layout_bytes((2, 2), 5, "csr"), "nonzero is 5; expected a number from 0 to 4"),
+        (lambda: layout_bytes((2, 2), 5, "csr"), "nonzero is 5; expected a whole number from 0 to 4"),
         (lambda: layout_bytes((2, 2), -1, "csr"), "nonzero is -1"),
-        (lambda: layout_bytes((2, 2), 1, "csr", index_bytes=0), "index_bytes is 0; expected 1 or more"),
+        (
+            lambda: layout_bytes((2, 2), 1, "csr", index_bytes=0),
+            "index_bytes is 0; expected a whole number",
+        ),
         (lambda: layout_bytes((2, 6), 1, "2:4"), "that 4 divides"),
         (lambda: layout_bytes((2, 4), 5, "2:4"), "at most half of the values"),
         (lambda: break_even_density((2, 2), "2:4"), "layout is '2:4'; expected 'coo' or 'csr'"),

@@ -12,8 +12,9 @@ from course_lib.measure import bytes_in_memory, bytes_on_disk, latencies
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.pruning.held import apply_masks
 from course_lib.pruning.masks import n_m_masks
+from course_lib.storage.linear import TwoFourLinear
 from course_lib.storage.sparse import layout_bytes
-from course_lib.storage.two_four import TwoFourLinear, pack_2_4, to_semi_structured, unpack_2_4
+from course_lib.storage.two_four import pack_2_4, to_semi_structured, unpack_2_4
 
 
 def two_four(rows: int, columns: int, *, seed: int = 0, zeros: float = 0.0) -> torch.Tensor:

@@ -70,7 +70,7 @@ def test_a_machine_that_cannot_be(name, value):
 def test_numbers_below_one():
     for name, position in (("depth", (0, 8, 1)), ("width", (1, 0, 1)), ("batch", (1, 8, 0))):
         for function in (lambda *p: call_time(*p, LAPTOP), lambda *p: call_time_figure(LAPTOP, *p)):
-            with pytest.raises(ValueError, match=f"{name} is 0; expected 1 or more"):
+            with pytest.raises(ValueError, match=f"{name} is 0; expected a whole number of at least 1"):
                 function(*position)
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from course_lib.gates import find_gates, gated, unit_layers
 from course_lib.models.vision import SmallConvNet, mlp
-from course_lib.pruning.gates import find_gates, gated, unit_layers
 
 
 def hooks(model: nn.Module) -> int:
@@ -103,3 +103,8 @@ def test_examples_that_are_not_in_the_first_dimension():
         model(inputs)
     with gated(gates, {"1": torch.ones(4)}):
         model(inputs)
+
+
+def test_a_pattern_in_after_is_no_name():
+    with pytest.raises(ValueError, match=r"layer in after 'fir\*' matches none of the names; near it: first"):
+        gates_of(Shared(), torch.randn(2, 3), ["first"], {"fir*": "relu"})

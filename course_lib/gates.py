@@ -11,15 +11,17 @@ does not: name it in ``after``).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from course_lib.layers import Targets, find_layer, find_layers, match_names, prunable_weights
+from course_lib.checking import near_names
+from course_lib.layers import Targets, find_layer, find_layers, prunable_weights
 
 UnitScores = dict[str, Tensor]  # layer name -> one number for each of its units (units,)
 UNIT_KINDS = (nn.Linear, _ConvNd)
@@ -70,34 +72,21 @@ def find_gates(
         ValueError: a layer that the forward pass does not come by, a name in ``after`` that is not there, or a module
             there that does not give one channel for each unit.
     """
-    after = dict(after or {})
-    for name in after:
-        match_names(layers, name, argument="layer in after")
-    named = {name: find_layer(model, place) for name, place in after.items()}
-    norms = _norms_behind(model, layers, named, forward)
+    for name in after or {}:
+        if name not in layers:
+            raise ValueError(f"layer in after {name!r} matches none of the names; {near_names(name, list(layers))}")
+    named = {name: find_layer(model, place) for name, place in (after or {}).items()}
+    places = dict(layers) | _norms_behind(model, layers, named, forward) | named
     gates = {}
     for name, layer in layers.items():
         units = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-        gates[name] = Gate(named.get(name) or norms.get(name, layer), channel_axis(layer), units)
+        gates[name] = Gate(places[name], _axis(layer), units)
     return gates
 
 
-def channel_axis(layer: nn.Module) -> int:
+def _axis(layer: nn.Module) -> int:
     """The axis of a layer's output along which its units lie: (..., units), or (N, units, H, W)."""
     return -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The format for scores of weights in ``dtype``: half precision has too few digits to put them in order."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def check_finite(tensors: Mapping[str, Tensor], what: str = "weights") -> None:
-    """Raise a ``ValueError`` that names the first of ``tensors`` with a number that is nan or infinite."""
-    for name, tensor in tensors.items():
-        count = int((~torch.isfinite(tensor)).sum())
-        if count:
-            raise ValueError(f"the {what} of {name} hold {count} numbers that are not finite (nan or infinite)")
 
 
 @contextmanager
@@ -106,19 +95,15 @@ def gated(gates: Mapping[str, Gate], values: Mapping[str, Tensor]) -> Iterator[N
 
     Shapes: ``(units,)`` for all examples alike, or ``(N, units)`` with a row for each of the N examples of a batch.
     """
-    handles = []
-    try:
+
+    def multiply(value: Tensor, axis: int, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        return output * _spread(value, output, axis)
+
+    with ExitStack() as hooks:
         for name, value in values.items():
-            gate = gates[name]
-
-            def multiply(module: nn.Module, inputs: tuple, output: Tensor, gate: Gate = gate, value: Tensor = value):
-                return output * _spread(value, output, gate.axis)
-
-            handles.append(gate.module.register_forward_hook(multiply))
+            hook = partial(multiply, value, gates[name].axis)
+            hooks.enter_context(gates[name].module.register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _spread(value: Tensor, output: Tensor, axis: int) -> Tensor:
@@ -149,23 +134,22 @@ def _norms_behind(
     def note(norm: nn.Module, inputs: tuple) -> None:
         behind.update({name: norm for name, seen in outputs.items() if any(inputs[0] is output for output in seen)})
 
-    def keep(seen: list[object]) -> Callable[..., None]:
-        return lambda module, inputs, output: seen.append(output)
+    def keep(seen: list[object], module: nn.Module, inputs: tuple, output: object) -> None:
+        seen.append(output)
 
-    handles = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, _BatchNorm)]
-    handles += [layer.register_forward_hook(keep(outputs[name])) for name, layer in layers.items()]
-    handles += [module.register_forward_hook(keep(at_named[name])) for name, module in named.items()]
-    try:
-        with torch.no_grad():
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                hooks.enter_context(module.register_forward_pre_hook(note))
+        for modules, seen in ((layers, outputs), (named, at_named)):
+            for name, module in modules.items():
+                hooks.enter_context(module.register_forward_hook(partial(keep, seen[name])))
+        forward()
     for name, seen in outputs.items():
         if not seen:
             raise ValueError(f"layer {name!r} was not called in a forward pass of {type(model).__name__}")
         if name in named:
-            _check_named(name, channel_axis(layers[name]), seen, at_named[name])
+            _check_named(name, _axis(layers[name]), seen, at_named[name])
     return behind
 
 
