@@ -5,10 +5,11 @@ Names are those of ``model.named_modules()``: "0", "layer2.1.conv1", "encoder.la
 silently ignored leaves a layer dense that its owner believes pruned.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
@@ -18,6 +19,7 @@ from course_lib.device import check_model
 Targets = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 # The layers that hold a network's weights. An attention layer of PyTorch keeps three of its matrices in itself.
 WEIGHTED = (nn.Linear, _ConvNd, nn.MultiheadAttention)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)  # tables that are looked up: left alone unless they are named
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -113,28 +115,68 @@ def prunable_weights(model: nn.Module, targets: Targets | None = None) -> dict[s
     """The weights of the layers that ``targets`` mean, by parameter name ("0.weight"), in the order of the model.
 
     A weight is a parameter of the layer itself with two or more dimensions: biases and the scales of normalisation
-    layers are few, and are left alone. A weight that several layers share is there once, under its first name.
-    Frozen weights are weights like others. Changes nothing.
+    layers are few, and are left alone. A weight that several layers share is there once, under its first name; without
+    targets the weights of embeddings are left alone, also where an output layer shares them. Frozen weights are
+    weights like others. Changes nothing.
 
     Args:
         targets: as for ``find_layers``.
 
     Raises:
-        TypeError, ValueError: as ``find_layers``; a layer that is named but has no weights; a lazy layer that has not
-            seen an input yet.
+        TypeError, ValueError: as ``find_layers``; a layer that is named but has no weights; one that computes its weight
+            from others (weight norm, a parametrization, PyTorch's own pruning); a lazy layer that has not seen an input
+            yet; without targets, a model that has most of its weights in layers of other types, or all in embeddings.
     """
     check_model(model)
     found: dict[str, nn.Parameter] = {}
     first_names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tables = [layer.weight for layer in model.modules() if isinstance(layer, EMBEDDINGS)]
+    left_alone = {id(table) for table in tables} if targets is None else ()
     for name, layer in find_layers(model, targets).items():
-        own = {f"{name}.{key}" if name else key: value for key, value in layer.named_parameters(recurse=False)}
-        if lazy := [key for key, value in own.items() if isinstance(value, UninitializedParameter)]:
+        _check_weight_is_plain(name, layer)
+        weights = {f"{name}.{key}".lstrip("."): value for key, value in _matrices(layer).items()}
+        if lazy := [key for key, value in weights.items() if isinstance(value, UninitializedParameter)]:
             raise ValueError(f"{lazy[0]} has no shape yet; call the model once with an input first")
-        weights = {key: value for key, value in own.items() if value.dim() >= 2 and "bias" not in key}
         if not weights and not isinstance(layer, WEIGHTED):
             raise ValueError(f"layer {name!r} is a {type(layer).__name__}: it has no weights of its own")
-        found |= {first_names[id(value)]: value for value in weights.values()}
+        found |= {first_names[id(value)]: value for value in weights.values() if id(value) not in left_alone}
+    if targets is None:
+        _check_most_are_found(model, found)
+        if not found:
+            raise ValueError(f"{type(model).__name__} has no weights but those of embeddings; name them in targets")
     return found
+
+
+def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """A layer's own weights, by their names in it: parameters of two or more dimensions, and those without a shape."""
+    own = layer.named_parameters(recurse=False)
+    return {key: p for key, p in own if isinstance(p, UninitializedParameter) or (p.dim() >= 2 and "bias" not in key)}
+
+
+def _check_weight_is_plain(name: str, layer: nn.Module) -> None:
+    """Raise unless the layer's weight is a parameter: zeros put into those that it is computed from do not stay."""
+    computed = list(getattr(layer, "parametrizations", ()))
+    computed += [key for key in ("weight",) if isinstance(layer.__dict__.get(key), Tensor)]  # the older way: hooks
+    if computed:
+        raise ValueError(
+            f"the {computed[0]} of layer {name!r} is computed from other parameters; make it a plain one first "
+            "(remove_parametrizations, remove_weight_norm, prune.remove), or leave the layer out of targets"
+        )
+
+
+def _check_most_are_found(model: nn.Module, found: Mapping[str, nn.Parameter]) -> None:
+    """Raise if more weights lie in layers of unknown types than in those that were found."""
+    known, others = sum(weight.numel() for weight in found.values()), Counter()
+    for layer in model.modules():
+        if not isinstance(layer, (*WEIGHTED, *EMBEDDINGS)):
+            others[type(layer)] += sum(weight.numel() for weight in _matrices(layer).values())
+    if others.total() > known:
+        kind, count = others.most_common(1)[0]
+        raise ValueError(
+            f"{type(model).__name__} has {others.total():,} of its weights in layers of types that are not known here "
+            f"({count:,} of them in {kind.__name__}), and {known:,} in others; name in targets what is to be pruned, "
+            f"by names, patterns or types"
+        )
 
 
 def match_names(names: Iterable[str], pattern: str, *, argument: str) -> list[str]:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from course_lib.layers import find_layer, find_layers, match_names, prunable_weights, replace_layers
 from course_lib.models.vision import SmallConvNet, mlp
@@ -48,7 +49,9 @@ def test_attention_and_embeddings():
 
 def test_a_shared_weight_is_there_once_under_its_first_name():
     model = Tied()
-    assert list(prunable_weights(model)) == ["embedding.weight"]  # the linear layer's
+    assert list(prunable_weights(model, "output")) == ["embedding.weight"]
+    with pytest.raises(ValueError, match="Tied has no weights but those of embeddings; name them in targets"):
+        prunable_weights(model)
     assert prunable_weights(model)["embedding.weight"] is model.output.weight
 
 
@@ -201,3 +204,62 @@ def test_what_cannot_be_replaced(new, error, message):
         replace_layers(model, new)
     assert list(model.modules()) == before and not any(module.training for module in before)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+# ---- weights that are computed, embeddings, types that are not known
+
+
+COMPUTED = {
+    "weight norm": lambda layer: nn.utils.parametrizations.weight_norm(layer),
+    "weight norm, the older way": lambda layer: nn.utils.weight_norm(layer),
+    "spectral norm": lambda layer: nn.utils.parametrizations.spectral_norm(layer),
+    "orthogonal": lambda layer: nn.utils.parametrizations.orthogonal(layer),
+    "torch's own pruning": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("compute", COMPUTED.values(), ids=COMPUTED.keys())
+@pytest.mark.parametrize("targets", [None, "0", nn.Linear])
+def test_a_weight_that_is_computed_is_refused_by_its_name(compute, targets):
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    compute(model[0])
+    with pytest.raises(ValueError, match="the weight of layer '0' is computed from other parameters; make it a plain"):
+        prunable_weights(model, targets)
+    assert list(prunable_weights(model, "2")) == ["2.weight"]
+
+
+def test_a_plain_weight_again_after_what_the_message_says():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    assert list(prunable_weights(nn.Sequential(layer))) == ["0.weight"]
+    pruned = prune.remove(prune.l1_unstructured(nn.Linear(4, 5), "weight", 0.5), "weight")
+    assert list(prunable_weights(nn.Sequential(pruned))) == ["0.weight"]
+
+
+def test_embeddings_are_left_alone_unless_they_are_named():
+    model = nn.ModuleDict({"words": nn.Embedding(9, 4), "hidden": nn.Linear(4, 4), "output": nn.Linear(4, 9)})
+    model["output"].weight = model["words"].weight
+    assert list(prunable_weights(model)) == ["hidden.weight"]
+    assert list(prunable_weights(model, ["hidden", "output"])) == ["hidden.weight", "words.weight"]
+    assert list(prunable_weights(model, nn.Embedding)) == ["words.weight"]
+
+
+def test_a_model_whose_weights_lie_in_unknown_layers_says_so():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(vocab_size=50, n_positions=8, n_embd=8, n_layer=2, n_head=2)
+    model = transformers.GPT2LMHeadModel(config)
+    with pytest.raises(
+        ValueError, match=r"GPT2LMHeadModel has 1,536 of its weights .* \(1,536 of them in Conv1D\), and 0"
+    ):
+        prunable_weights(model)
+    found = prunable_weights(model, type(model.transformer.h[0].mlp.c_fc))
+    assert sum(weight.numel() for weight in found.values()) == 2 * 12 * 8 * 8 and len(found) == 8
+    few = nn.Sequential(nn.Linear(8, 8), Table(2, 8))  # a position embedding, a class token
+    assert list(prunable_weights(few)) == ["0.weight"]
+
+
+class Table(nn.Module):
+    def __init__(self, *shape):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(shape))

@@ -1,4 +1,4 @@
-"""From scores to masks, and masks that hold.
+"""From scores to masks: which weights stay.
 
 Unstructured pruning gives every weight w a mask m, and computes with m ⊙ w. Scores say which weights stay: those
 with the higher ones. Three ways to cut (Frankle and Carbin 2019, section 2; Mishra et al. 2021 for N:M)::
@@ -13,7 +13,6 @@ What a mask does to a model is in ``held.py``.
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,10 +40,7 @@ def global_masks(scores: Scores, sparsity: float, *, within: Mapping[str, Tensor
     _check_scores(scores)
     check_share("sparsity", sparsity)
     pieces = _pushed_down(scores, within)
-    together = torch.cat([piece.flatten() for piece in pieces.values()])  # (N,)
-    kept = _keep_highest(together, _pruned_count(sparsity, len(together), within, pieces))
-    parts = kept.split([piece.numel() for piece in pieces.values()])
-    return {name: part.view_as(scores[name]) for name, part in zip(pieces, parts, strict=True)}
+    return _keep_highest(pieces, _pruned_count(sparsity, pieces, within))
 
 
 def local_masks(
@@ -63,27 +59,27 @@ def local_masks(
     """
     _check_scores(scores)
     shares = dict.fromkeys(scores, sparsity) if not isinstance(sparsity, Mapping) else _per_layer(scores, sparsity)
-    pieces = _pushed_down(scores, within)
     masks = {}
-    for name, piece in pieces.items():
-        if name not in shares:
+    for name, piece in _pushed_down(scores, within).items():
+        if name in shares:
+            check_share(f"the sparsity of {name}", shares[name])
+            alone = {name: piece}
+            masks |= _keep_highest(alone, _pruned_count(shares[name], alone, within))
+        else:
             masks[name] = (
                 within[name].to(piece.device, copy=True) if within else torch.ones_like(piece, dtype=torch.bool)
             )
-            continue
-        check_share(f"the sparsity of {name}", shares[name])
-        flat = piece.flatten()
-        count = _pruned_count(shares[name], len(flat), within and {name: within[name]}, {name: piece})
-        masks[name] = _keep_highest(flat, count).view_as(piece)
     return masks
 
 
-def n_m_masks(scores: Scores, n: int = 2, m: int = 4) -> Masks:
-    """Masks that keep the ``n`` highest scores of every ``m`` neighbours along the inputs (dimension 1).
+def n_m_masks(scores: Scores, n: int = 2, m: int = 4, *, axis: int = 1) -> Masks:
+    """Masks that keep the ``n`` highest scores of every ``m`` neighbours along one dimension: the inputs, if it is 1.
 
     2 of 4 is the pattern that the tensor cores of NVIDIA's GPUs can skip (Mishra et al. 2021, arXiv 2104.08378).
 
-    Shapes: a score is ``(outputs, inputs, ...)``, with ``inputs`` a multiple of ``m``.
+    Args:
+        scores: shapes ``(outputs, inputs, ...)``, as linear layers and convolutions keep their weights.
+        axis: the dimension of the inputs: 0 for transposed convolutions and for ``Conv1D`` of transformers' GPT-2.
 
     Raises:
         ValueError: no ``0 <= n <= m`` with ``m`` at least 1, inputs that ``m`` does not divide, a score that is nan.
@@ -93,13 +89,13 @@ def n_m_masks(scores: Scores, n: int = 2, m: int = 4) -> Masks:
         raise ValueError(f"n is {n!r} and m is {m!r}; expected whole numbers with 0 <= n <= m: n of every m are kept")
     masks = {}
     for name, score in scores.items():
-        if score.dim() < 2 or score.shape[1] % m:
-            shape = tuple(score.shape)
-            raise ValueError(f"{name} has shape {shape}; expected (outputs, inputs, ...), inputs a multiple of {m}")
-        groups = score.transpose(1, -1).unflatten(-1, (-1, m))  # (outputs, ..., inputs / m, m)
+        if score.dim() < 2 or score.shape[axis] % m:
+            expected = f"two dimensions or more, with inputs a multiple of {m} at dimension {axis}"
+            raise ValueError(f"{name} has shape {tuple(score.shape)}; expected {expected}")
+        groups = score.transpose(axis, -1).unflatten(-1, (-1, m))  # (outputs, ..., inputs / m, m)
         order = groups.argsort(dim=-1, descending=True, stable=True)
         kept = torch.zeros_like(groups, dtype=torch.bool).scatter(-1, order[..., :n], True)
-        masks[name] = kept.flatten(-2).transpose(1, -1).contiguous()  # (outputs, inputs, ...)
+        masks[name] = kept.flatten(-2).transpose(axis, -1).contiguous()  # (outputs, inputs, ...)
     return masks
 
 
@@ -115,25 +111,28 @@ def sparsity_of(masks: Mapping[str, Tensor]) -> float:
     return 1 - sum(int(mask.sum()) for mask in masks.values()) / count
 
 
-def _keep_highest(scores: Tensor, pruned: int) -> Tensor:
-    """A mask (N,) that is false at the ``pruned`` lowest scores (N,), of equal ones at the first."""
+def _keep_highest(pieces: Mapping[str, Tensor], pruned: int) -> Masks:
+    """Masks that are false at the ``pruned`` lowest of all scores together, of equal ones at the first."""
     if pruned == 0:
-        return torch.ones_like(scores, dtype=torch.bool)
-    threshold = _lowest(scores, pruned)  # the highest score that is pruned
-    kept = scores > threshold
-    missing = len(scores) - pruned - int(kept.count_nonzero())
-    if missing:  # some of those at the threshold stay: the last ones
-        kept[(scores == threshold).nonzero().squeeze(1)[-missing:]] = True
-    return kept
+        return {name: torch.ones_like(piece, dtype=torch.bool) for name, piece in pieces.items()}
+    threshold = _lowest(torch.cat([piece.flatten() for piece in pieces.values()]), pruned)  # the highest that is pruned
+    masks = {name: piece > threshold for name, piece in pieces.items()}
+    missing = sum(mask.numel() - int(mask.count_nonzero()) for mask in masks.values()) - pruned
+    for name, piece in reversed(pieces.items()):  # some of those at the threshold stay: the last ones
+        if missing:
+            places = (piece == threshold).flatten().nonzero().squeeze(1)[-missing:]
+            masks[name].view(-1)[places] = True
+            missing -= len(places)
+    return masks
 
 
 def _lowest(scores: Tensor, count: int) -> Tensor:
-    """The ``count``-th lowest of the scores (N,)."""
+    """The ``count``-th lowest of the scores (N,), which may be put into another order."""
     if scores.device.type != "cpu":
         return scores.kthvalue(count).values
     numbers = (scores.float() if scores.dtype == torch.bfloat16 else scores).detach()  # NumPy does not know bfloat16
-    # On a CPU NumPy's partition takes a tenth of the time of kthvalue.
-    return torch.tensor(np.partition(numbers.numpy(), count - 1)[count - 1])
+    numbers.numpy().partition(count - 1)  # on a CPU it takes a tenth of the time of kthvalue
+    return numbers[count - 1]
 
 
 def _pushed_down(scores: Scores, within: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -147,10 +146,10 @@ def _pushed_down(scores: Scores, within: Mapping[str, Tensor] | None) -> dict[st
     return {name: score.masked_fill(~within[name].to(score.device), -torch.inf) for name, score in numbers.items()}
 
 
-def _pruned_count(sparsity: float, count: int, within, pieces: Mapping[str, Tensor]) -> int:
-    """How many of ``count`` weights are to be zero."""
-    pruned = round(sparsity * count)
-    already = sum(int((~within[name]).sum()) for name in pieces) if within else 0
+def _pruned_count(sparsity: float, pieces: Mapping[str, Tensor], within: Mapping[str, Tensor] | None) -> int:
+    """How many of the weights are to be zero."""
+    count = sum(piece.numel() for piece in pieces.values())
+    pruned, already = round(sparsity * count), sum(int((~within[name]).sum()) for name in pieces) if within else 0
     if pruned < already:
         raise ValueError(
             f"sparsity is {sparsity:g}, {pruned} weights of {count}, but within prunes {already} already; "

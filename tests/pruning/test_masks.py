@@ -171,6 +171,14 @@ def test_n_and_m_that_make_no_pattern(n, m):
         n_m_masks(SCORES, n, m)
 
 
+def test_inputs_at_another_dimension():
+    """A transposed convolution has (inputs, outputs, ...): the same masks as those of the weight turned round."""
+    score = torch.rand(8, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    turned = n_m_masks({"w": score.transpose(0, 1)}, 2, 4)["w"]
+    mask = n_m_masks({"w": score}, 2, 4, axis=0)["w"]
+    assert torch.equal(mask, turned.transpose(0, 1)) and (mask.view(2, 4, 3, 2, 2).sum(1) == 2).all()
+
+
 def test_inputs_that_m_does_not_divide():
     with pytest.raises(ValueError, match=r"w has shape \(2, 6\); expected .* inputs a multiple of 4"):
         n_m_masks({"w": torch.ones(2, 6)})
