@@ -123,9 +123,9 @@ def prunable_weights(model: nn.Module, targets: Targets | None = None) -> dict[s
         targets: as for ``find_layers``.
 
     Raises:
-        TypeError, ValueError: as ``find_layers``; a layer that is named but has no weights; one that computes its weight
-            from others (weight norm, a parametrization, PyTorch's own pruning); a lazy layer that has not seen an input
-            yet; without targets, a model that has most of its weights in layers of other types, or all in embeddings.
+        TypeError, ValueError: as ``find_layers``; a layer that is named but has no weights, or that computes its weight
+            from others (weight norm, a parametrization, PyTorch's own pruning); a lazy layer before its first input;
+            without targets, a model that has most of its weights in layers of other types, or all in embeddings.
     """
     check_model(model)
     found: dict[str, nn.Parameter] = {}

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from course_lib.data.images import ImageData, load_images
 from course_lib.evaluation import evaluate
 from course_lib.models.vision import SmallConvNet, mlp
-from course_lib.pruning.criteria import leave_one_out, magnitude, unit_norm, unit_random
+from course_lib.pruning.criteria import magnitude, unit_norm, unit_random
 from course_lib.pruning.held import apply_masks
+from course_lib.pruning.leave_one_out import leave_one_out
 from course_lib.pruning.masks import Masks, global_masks, local_masks
 from course_lib.training import FitConfig, fit
 from reproduce.record import Case, Experiment, Numbers

@@ -21,8 +21,8 @@ from course_lib.measure.work import latencies
 from course_lib.models.vision import SmallConvNet, lenet_300_100
 from course_lib.pruning.criteria import magnitude, unit_norm, unit_random
 from course_lib.pruning.held import apply_masks
+from course_lib.pruning.leave_one_out import leave_one_out
 from course_lib.pruning.masks import global_masks
-from course_lib.pruning.oracle import leave_one_out
 from course_lib.pruning.structured import lowest_units, remove_units
 from course_lib.pruning.taylor import unit_taylor
 from course_lib.training import FitConfig, fit

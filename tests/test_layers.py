@@ -52,7 +52,7 @@ def test_a_shared_weight_is_there_once_under_its_first_name():
     assert list(prunable_weights(model, "output")) == ["embedding.weight"]
     with pytest.raises(ValueError, match="Tied has no weights but those of embeddings; name them in targets"):
         prunable_weights(model)
-    assert prunable_weights(model)["embedding.weight"] is model.output.weight
+    assert prunable_weights(model, "output")["embedding.weight"] is model.output.weight
 
 
 def test_a_frozen_weight_is_a_weight():

@@ -1,7 +1,8 @@
 r"""What is a weight worth, or a unit: the criteria by which pruning chooses.
 
 Every criterion gives a score to each weight, or to each unit (a neuron, a filter); what has the lowest scores goes
-first. This file has those that look at the weights alone; the others need data.
+first. This file has those that look at the weights alone; the others need data: ``taylor.py`` (with the Fisher
+information) and ``leave_one_out.py``.
 
 ====================  =============================  ==============================  =====================
 criterion             each weight                    each unit                       source
@@ -31,20 +32,6 @@ from torch import Tensor, nn
 from course_lib.checking import check_finite
 from course_lib.gates import UnitScores, unit_layers
 from course_lib.layers import Targets, prunable_weights
-from course_lib.pruning.oracle import leave_one_out
-from course_lib.pruning.taylor import taylor, unit_taylor
-
-__all__ = [
-    "UnitScores",
-    "leave_one_out",
-    "magnitude",
-    "normalise_layers",
-    "random_scores",
-    "taylor",
-    "unit_norm",
-    "unit_random",
-    "unit_taylor",
-]
 
 
 def magnitude(model: nn.Module, targets: Targets | None = None) -> dict[str, Tensor]:

@@ -1,12 +1,13 @@
 r"""The change of the loss when a weight or a unit goes, guessed from gradients at the weights as they are.
 
-A Taylor expansion in one weight w, or in one gate z that goes from 1 to 0 (see ``gates``), with gradient g:
+A Taylor expansion in one weight w that goes to 0, or in one gate z that goes from 1 to 0 (see ``gates``), with the
+gradient g and the second derivative H of the loss:
 
 .. math:: \Delta_w = -g\,w + \tfrac12 H w^2 \qquad \Delta_z = -g + \tfrac12 H
 
-The first term is the first order, both are the second. The second derivative H of the loss is taken to be the diagonal
-of the Fisher information, :math:`H \approx \frac1N \sum_n g_n^2`, the mean square of the gradients :math:`g_n` of
-single examples with their own labels. Where training has ended, g is nearly 0 and the second term is the larger one.
+The first term is the first order, both are the second. H is taken to be the diagonal of the (empirical) Fisher
+information, :math:`H \approx \frac1N \sum_n g_n^2`: the mean square of the gradients :math:`g_n` of single examples
+with their own labels. Where training has ended, g is nearly 0 and the second term is the larger one.
 
 - Molchanov et al. 2017 (arXiv 1611.06440): first order in the gate, :math:`|g z|` of each example and then the mean.
   ``unit_taylor`` as it comes; ``criteria.normalise_layers`` before layers are compared.
@@ -18,7 +19,7 @@ Units cost one backward pass through the data; so do weights, or one pass for ea
 single examples are needed. The model is in eval mode meanwhile, and then as it was, with the gradients that it held.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
@@ -36,6 +37,19 @@ from course_lib.progress import bar
 from course_lib.training import Loss, hard_label_loss
 
 Absolute = Literal["mean", "example", "none"]
+# Of one weight's or gate's gradients over the examples: the mean, and the means of the sizes and of the squares; the
+# last two only where single examples were asked for.
+Means = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+def first_order(value: Tensor, gradient: Tensor) -> Tensor:
+    """-g w: the change of the loss when ``value`` goes to 0, along the tangent. Any shape, elementwise."""
+    return -gradient * value
+
+
+def second_order(value: Tensor, gradient: Tensor, curvature: Tensor) -> Tensor:
+    """-g w + H w² / 2, with the Fisher information as ``curvature``. Any shape, elementwise."""
+    return first_order(value, gradient) + curvature * value.square() / 2
 
 
 def taylor(
@@ -64,22 +78,28 @@ def taylor(
         TypeError, ValueError: as ``layers.prunable_weights`` and ``evaluation.batches``; another order or ``absolute``
             than there is; a loss that is no scalar, not finite, or without a gradient.
     """
+    single = _single_examples(order, absolute)
     weights = prunable_weights(model, targets)
-    each, values = _of_each(order, absolute), list(weights.values())
-    device = pick_device(device)
+    means = _means_at_weights(model, data, weights, loss, single, batch_size, device, progress)
+    return {name: _score(weight.detach(), means[name], order, absolute) for name, weight in weights.items()}
 
-    def gradients() -> Iterator[tuple[int, list[Tensor]]]:
-        for batch in bar(
-            _ones(data, device) if each else batches(data, batch_size, device), unit="batch", show=progress
-        ):
-            found = _gradients(model, batch, loss, values)
-            yield len(batch[0]), [g.unsqueeze(0) for g in found]  # a row for each example, or one for all
 
-    check_finite(weights)
-    with placed(model, device), evaluating(model), _requiring_gradients(values), torch.enable_grad():
-        means = _means(gradients(), each)
-        changes = [_change(w.detach(), g, extra, order) for w, (g, extra) in zip(values, means, strict=True)]
-    return _scores(dict(zip(weights, changes, strict=True)), absolute, {name: w.device for name, w in weights.items()})
+def fisher(
+    model: nn.Module,
+    data: TensorDataset | DataLoader,
+    targets: Targets | None = None,
+    *,
+    loss: Loss = hard_label_loss,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> dict[str, Tensor]:
+    """The diagonal of the empirical Fisher information, F = mean of g_n²: parameter name -> the parameter's shape.
+
+    The arguments and errors are those of ``taylor``; it costs a backward pass for each example.
+    """
+    weights = prunable_weights(model, targets)
+    means = _means_at_weights(model, data, weights, loss, True, 1, device, progress)
+    return {name: squares for name, (_, _, squares) in means.items()}
 
 
 def unit_taylor(
@@ -106,75 +126,79 @@ def unit_taylor(
     Raises:
         TypeError, ValueError: as ``taylor``, ``gates.unit_layers`` and ``gates.find_gates``.
     """
-    layers = unit_layers(model, targets)
-    if absolute is None:
-        absolute = "example" if order == 1 else "mean"
-    each, device = _of_each(order, absolute), pick_device(device)
+    absolute = absolute or ("example" if order == 1 else "mean")
+    layers, single, device = unit_layers(model, targets), _single_examples(order, absolute), pick_device(device)
     homes = {name: layer.weight.device for name, layer in layers.items()}
+    check_finite({name: layer.weight for name, layer in layers.items()})
 
     def gradients() -> Iterator[tuple[int, list[Tensor]]]:
         gates: dict[str, Gate] = {}
         for batch in bar(batches(data, batch_size, device), unit="batch", show=progress):
             gates = gates or find_gates(model, layers, after, partial(loss, model, batch))
             count = len(batch[0])
-            rows = (count,) if each else ()  # a gate for each example, or one for all
+            rows = (count,) if single else ()  # a gate for each example, or one for all
             opened = {name: _open_gates(layers[name], *rows, gate.units) for name, gate in gates.items()}
             with gated(gates, opened):
                 found = _gradients(model, batch, loss, list(opened.values()))
-            yield count, [g * count if each else g.unsqueeze(0) for g in found]  # the loss is a mean: undo its 1/N
+            yield count, [g * count if single else g.unsqueeze(0) for g in found]  # the loss is a mean: undo its 1/N
 
-    check_finite({name: layer.weight for name, layer in layers.items()})
     with placed(model, device), evaluating(model), torch.enable_grad():
-        changes = [_change(torch.ones_like(g), g, extra, order) for g, extra in _means(gradients(), each)]
-    return _scores(dict(zip(layers, changes, strict=True)), absolute, homes)
+        means = dict(zip(layers, _means(gradients(), single), strict=True))
+    return {n: _score(torch.ones_like(m[0]), m, order, absolute).to(homes[n]) for n, m in means.items()}
 
 
-def _open_gates(layer: nn.Module, *shape: int) -> Tensor:
-    """Ones, where the layer computes, with gradients."""
-    weight = layer.weight
-    dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision has too few digits to put scores in order
-    return torch.ones(shape, device=weight.device, dtype=dtype, requires_grad=True)
+def _score(value: Tensor, means: Means, order: int, absolute: str) -> Tensor:
+    """The change of the loss when ``value`` goes to 0, or its size."""
+    gradient, sizes, squares = (None if mean is None else mean.to(value.device) for mean in means)
+    if absolute == "example":
+        return sizes * value.abs()
+    change = first_order(value, gradient) if order == 1 else second_order(value, gradient, squares)
+    return change if absolute == "none" else change.abs()
 
 
-def _of_each(order: int, absolute: str) -> Callable[[Tensor], Tensor] | None:
-    """What has to be averaged of the gradients of single examples; nothing if their sum will do."""
+def _single_examples(order: int, absolute: str) -> bool:
+    """Whether the gradients of single examples are needed, or only their mean."""
     if order not in (1, 2) or isinstance(order, bool):
         raise ValueError(f"order is {order!r}; expected 1, or 2 for the diagonal Fisher information as well")
     check_choice("absolute", absolute, ("mean", "example", "none"))
     if order == 2 and absolute == "example":
         raise ValueError("absolute is 'example' and order 2; expected 'mean' or 'none': it averages over the examples")
-    if order == 1:
-        return torch.abs if absolute == "example" else None
-    return torch.square
+    return order == 2 or absolute == "example"
 
 
-def _means(
-    gradients: Iterable[tuple[int, list[Tensor]]], each: Callable[[Tensor], Tensor] | None
-) -> list[tuple[Tensor, Tensor | None]]:
-    """For each weight or gate: the mean of its gradients, and the mean of ``each`` of them.
+def _means_at_weights(
+    model: nn.Module,
+    data: TensorDataset | DataLoader,
+    weights: Mapping[str, nn.Parameter],
+    loss: Loss,
+    single: bool,
+    batch_size: int,
+    device: str | torch.device | None,
+    progress: bool,
+) -> dict[str, Means]:
+    """The means of the gradients at each weight, one example at a time if ``single``."""
+    check_finite(weights)
+    values, device = list(weights.values()), pick_device(device)
 
-    Args:
-        gradients: for each batch its number of examples, and tensors with rows: one row an example, or one for all.
-    """
+    def gradients() -> Iterator[tuple[int, list[Tensor]]]:
+        parts = batches(data, 1 if single else batch_size, device)
+        for batch in bar(_ones(parts) if single else parts, unit="batch", show=progress):
+            yield len(batch[0]), [g.unsqueeze(0) for g in _gradients(model, batch, loss, values)]
+
+    with placed(model, device), evaluating(model), _requiring_gradients(values), torch.enable_grad():
+        return dict(zip(weights, _means(gradients(), single), strict=True))
+
+
+def _means(gradients: Iterable[tuple[int, list[Tensor]]], single: bool) -> list[Means]:
+    """From gradients with rows, one row an example or one for all, and the number of examples: their means."""
     count, sums = 0, []
     for size, tensors in gradients:
         rows = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
-        new = [size / len(r) * torch.stack([r.sum(0), each(r).sum(0)] if each else [r.sum(0)]) for r in rows]
+        kinds = [(r, r.abs(), r.square()) if single else (r,) for r in rows]
+        new = [size / len(of[0]) * torch.stack([kind.sum(0) for kind in of]) for of in kinds]
         sums = [old + n for old, n in zip(sums, new, strict=True)] if sums else new
         count += size
-    return [(total[0] / count, total[1] / count if each else None) for total in sums]
-
-
-def _change(value: Tensor, gradient: Tensor, extra: Tensor | None, order: int) -> Tensor:
-    """The change of the loss when ``value`` goes to 0; ``extra`` is the mean of the gradients' squares or sizes."""
-    if extra is None:
-        return -gradient * value
-    return -gradient * value + extra * value.square() / 2 if order == 2 else extra * value.abs()
-
-
-def _scores(changes: Mapping[str, Tensor], absolute: str, homes: Mapping[str, torch.device]) -> dict[str, Tensor]:
-    """The changes, or their sizes, where the weights lie."""
-    return {n: (change if absolute == "none" else change.abs()).to(homes[n]) for n, change in changes.items()}
+    return [tuple(total / count) if single else (total[0] / count, None, None) for total in sums]
 
 
 def _gradients(model: nn.Module, batch: Batch, loss: Loss, values: Sequence[Tensor]) -> list[Tensor]:
@@ -190,9 +214,15 @@ def _gradients(model: nn.Module, batch: Batch, loss: Loss, values: Sequence[Tens
     return list(torch.autograd.grad(value.reshape(()), values, allow_unused=True, materialize_grads=True))
 
 
-def _ones(data: TensorDataset | DataLoader, device: torch.device) -> Iterator[Batch]:
-    """The examples of ``data``, one at a time."""
-    for batch in batches(data, 1, device):
+def _open_gates(layer: nn.Module, *shape: int) -> Tensor:
+    """Ones, where the layer computes, with gradients."""
+    dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+    return torch.ones(shape, device=layer.weight.device, dtype=dtype, requires_grad=True)
+
+
+def _ones(parts: Iterable[Batch]) -> Iterator[Batch]:
+    """The examples of batches, one at a time."""
+    for batch in parts:
         yield from zip(*(tensor.split(1) for tensor in batch), strict=True)
 
 

@@ -4,7 +4,8 @@ SMALL = {
     "widget-sparsity": """
 from course_lib.data.images import load_images
 from course_lib.models.vision import mlp
-from course_lib.pruning.criteria import magnitude, random_scores, taylor
+from course_lib.pruning.criteria import magnitude, random_scores
+from course_lib.pruning.taylor import taylor
 from course_lib.training import FitConfig, fit
 from course_lib.widgets.sparsity import sparsity_widget
 

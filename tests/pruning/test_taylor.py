@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.device import seeded
 from course_lib.models.vision import SmallConvNet, mlp
-from course_lib.pruning.criteria import leave_one_out, taylor, unit_taylor
 from course_lib.pruning.held import held_masks, hold_masks
+from course_lib.pruning.leave_one_out import leave_one_out
 from course_lib.pruning.masks import local_masks
+from course_lib.pruning.taylor import fisher, taylor, unit_taylor
 
 KINDS = ({}, {"absolute": "example"}, {"absolute": "none"}, {"order": 2}, {"order": 2, "absolute": "none"})
 
@@ -367,3 +368,21 @@ def test_an_error_half_way_leaves_frozen_weights_frozen():
     with pytest.raises(RuntimeError, match="stop here"):
         taylor(model, data, loss=fails, batch_size=1)
     assert not model[1].weight.requires_grad and model.training
+
+
+# Fisher
+
+
+def test_fisher_is_the_mean_square_of_single_gradients():
+    """Against the two weights by hand, and against gradients by torch.func."""
+    model, data = two_weights()
+    torch.testing.assert_close(fisher(model, data, loss=squares)["0.weight"], torch.tensor([[10 / 3, 12.0]]))
+    model, data = small_net().eval(), small_data()
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+
+    def loss(parameters, x, y):
+        return cross_entropy(functional_call(model, parameters, (x.unsqueeze(0),)), y.unsqueeze(0))
+
+    single = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, *data.tensors)
+    for name, information in fisher(model, data).items():
+        torch.testing.assert_close(information, single[name].square().mean(0))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from course_lib.device import seeded
 from course_lib.evaluation import evaluate
 from course_lib.models.vision import SmallConvNet, mlp
-from course_lib.pruning.criteria import leave_one_out
+from course_lib.pruning.leave_one_out import leave_one_out
 
 
 def squares(model: nn.Module, batch) -> torch.Tensor:
