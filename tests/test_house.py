@@ -1,21 +1,14 @@
-"""The rules of the house that a machine can hold: dependencies, floors, and what is never stored."""
+"""The rules of the house that a machine can hold: floors, and what is never stored."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-
-from tools import make_venv
-from tools.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 # Where each package of course_lib stands; a file directly in course_lib stands on floor 1. An import runs down, or to a
 # neighbour on floor 1 or in the same package; techniques, on floors 2 and 3, never import each other sideways.
@@ -25,7 +18,7 @@ FLOORS = {
     3: {"minitron", "cbq", "peft.qlora"},
     4: {"widgets"},
 }
-TOOLS = {"doctor": 1, "__main__": 1, }  # beside the floors -> the highest floor that they may import
+TOOLS = {"doctor": 1, "__main__": 1}  # beside the floors -> the highest floor that they may import
 
 
 def tracked() -> list[Path]:
@@ -35,78 +28,6 @@ def tracked() -> list[Path]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout: which files are stored is not known")
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-
-
-# --- dependencies ---------------------------------------------------------------------------------------------------
-
-
-def requirements() -> list[Requirement]:
-    return [Requirement(r) for r in [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]]
-
-
-def locked() -> list[Requirement]:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    return [Requirement(line) for line in lines if line.strip() and not line.strip().startswith("#")]
-
-
-def test_the_conda_environment_is_made_from_the_project_file():
-    import yaml
-
-    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
-    assert text == environment(PROJECT), "run python -m tools.environment"
-    python, _, packages = yaml.safe_load(text)["dependencies"]
-    assert python == "python" + PROJECT["requires-python"]
-    assert {Requirement(line) for line in packages["pip"] if not line.startswith("--")} == set(requirements())
-
-
-SYSTEMS = {
-    "linux": {"sys_platform": "linux", "os_name": "posix", "platform_system": "Linux", "platform_machine": "x86_64"},
-    "macos": {"sys_platform": "darwin", "os_name": "posix", "platform_system": "Darwin", "platform_machine": "arm64"},
-    "windows": {"sys_platform": "win32", "os_name": "nt", "platform_system": "Windows", "platform_machine": "AMD64"},
-}
-
-
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_lock_answers_every_dependency_on_every_system(system, python):
-    machine = {**SYSTEMS[system], "python_version": python, "python_full_version": python + ".0"}
-    pinned = {}
-    for pin in locked():
-        if pin.marker is None or pin.marker.evaluate(machine):
-            assert pin.name not in pinned, f"{pin.name} is pinned twice"
-            (exact,) = pin.specifier
-            assert exact.operator == "=="
-            pinned[pin.name] = exact.version
-    for requirement in requirements():
-        assert requirement.name in pinned
-        assert requirement.specifier.contains(pinned[requirement.name]), f"{requirement} against {pinned}"
-    assert ("colorama" in pinned, "pywinpty" in pinned) == (system == "windows", system == "windows")
-    assert ("triton" in pinned) == (system == "linux")
-
-
-def test_the_lock_names_no_source():
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert not re.search(r"^\s*--|://|@ |\+cpu|\+cu", text, re.MULTILINE)
-
-
-def test_set_up_refuses_another_python_and_says_what_to_do():
-    lowest, highest = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
-    assert (make_venv.FIRST, make_venv.LAST) == ((3, int(lowest)), (3, int(highest) - 1))
-    for version in ((3, 11, 0), (3, 13, 9)):
-        make_venv.check_version(version)
-    for version in ((2, 7, 18), (3, 10, 14), (3, 14, 0)):
-        with pytest.raises(SystemExit, match=r"needs Python 3\.11 to 3\.13; .* make PYTHON=python3\.13"):
-            make_venv.check_version(version)
-
-
-def test_every_command_of_the_course_is_there():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    assert targets >= {"lab", "test", "notebooks", "assignments", "reproduce", "bench", "slides"}
-    for module in re.findall(r"\$\(PY\) (?:-m )?((?:tools|course_lib|reproduce|benchmarks)\S*)", makefile):
-        place = ROOT / (module if module.endswith(".py") else module.replace(".", "/"))
-        assert any(p.is_file() for p in (place, place.with_suffix(".py"), place / "__main__.py")), module
-    assert os.access(ROOT / ".ci" / "run", os.X_OK) or os.name == "nt"
 
 
 # --- floors ---------------------------------------------------------------------------------------------------------
