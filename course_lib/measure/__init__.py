@@ -2,7 +2,8 @@
 
 - ``size.py``, on the shelf: ``count_parameters``, ``count_nonzero``, ``bytes_in_memory``, ``bytes_on_disk``,
   ``compression_ratio``
-- ``work.py``, when it is called: ``flops``, ``latency``, ``latencies``, ``peak_memory``
+- ``arithmetic.py``: ``flops``
+- ``work.py``, what a call costs: ``latency``, ``latencies``, ``peak_memory``
 - ``quality.py``: ``accuracy``, ``perplexity``
 - here, all at once: ``compare_models`` makes the course's table, ``measure_model`` one row of it
 
@@ -19,6 +20,7 @@ from torch.utils.data import TensorDataset
 
 from course_lib.device import check_model, device_of
 from course_lib.evaluation import evaluate
+from course_lib.measure.arithmetic import flops
 from course_lib.measure.quality import accuracy, perplexity
 from course_lib.measure.size import (
     bytes_in_memory,
@@ -27,7 +29,7 @@ from course_lib.measure.size import (
     count_nonzero,
     count_parameters,
 )
-from course_lib.measure.work import flops, latencies, latency, peak_memory
+from course_lib.measure.work import latencies, latency, peak_memory
 from course_lib.table import ComparisonTable, Latency, Row
 
 __all__ = [
