@@ -37,7 +37,7 @@ NEEDED = {
 }
 # What only a part needs, and which part that is.
 OPTIONAL = {
-    "torchvision": ("torchvision", "the ResNet and the data set cifar10"),
+    "torchvision": ("torchvision", "the ResNet"),
     "nbval": ("nbval", "make test"),
     "nbgrader": ("nbgrader", "grading a class"),
     "torchdistill": ("torchdistill", "make bench"),

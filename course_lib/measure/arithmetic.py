@@ -20,7 +20,8 @@ def flops(model: nn.Module, *inputs: object) -> int:
     """Floating point operations of one forward pass; a multiply-add counts as 2.
 
     Counted are products of matrices and vectors, convolutions and attention, by PyTorch's ``FlopCounterMode`` and the
-    formulas below; not counted are activations, normalisation, pooling, interpolation and the addition of a bias.
+    formulas below. Not counted is what works number by number (activations, normalisation, masks, adding a bias) or
+    moves and sums numbers (pooling, interpolation, embeddings).
     Kernels that hide their products (fused attention, the fast path of transformer layers in eval mode, oneDNN's and
     cuDNN's recurrent layers) are switched off for the count. Of a sparse matrix only the values that it keeps count.
 
