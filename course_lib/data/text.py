@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from course_lib.models.encoder import MASK, PADDING
 from course_lib.training_config import FitConfig
 
 KINDS = {  # verb -> the nouns that it goes with
@@ -48,7 +47,8 @@ PREPOSITIONS = ("near", "behind", "beside", "above")
 SEEN = ("saw", "heard", "followed", "passed")  # the past tense does not give the number away
 RESTED = ("rested", "waited", "moved", "stopped")
 ADVERBS = ("often", "today", "again", "outside", "slowly", "alone")
-SPECIAL = ("[padding]", "[mask]")  # the tokens with the numbers PADDING and MASK
+PADDING, MASK = 0, 1  # the numbers of the tokens with a meaning of their own
+SPECIAL = ("[padding]", "[mask]")
 LENGTH = 20  # tokens; no sentence is longer
 
 AGREEMENT_FIT = FitConfig(epochs=2, batch_size=64, learning_rate=1e-3, schedule="linear", warmup=0.1, precision="fp32")

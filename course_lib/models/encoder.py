@@ -28,9 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from course_lib.data.text import MASK, PADDING
 from course_lib.device import seeded
-
-PADDING, MASK = 0, 1  # the token numbers with a meaning of their own
 
 
 class SelfAttention(nn.Module):

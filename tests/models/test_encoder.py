@@ -8,10 +8,11 @@ import torch
 from torch import fx, nn
 from torch.utils.data import TensorDataset
 
+from course_lib.data.text import MASK, PADDING
 from course_lib.distillation.hinton import distill
 from course_lib.evaluation import evaluate, predict_logits
 from course_lib.measure import flops, measure_model
-from course_lib.models.encoder import MASK, PADDING, Block, Encoder, SelfAttention
+from course_lib.models.encoder import Block, Encoder, SelfAttention
 from course_lib.training import FitConfig, fit
 
 
