@@ -81,11 +81,6 @@ class ImageData:
     std: tuple[float, ...]
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of a picture."""
-        return tuple(self.train.tensors[0].shape[1:])
-
-    @property
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.class_names)

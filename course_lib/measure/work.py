@@ -56,25 +56,21 @@ def latencies(
     return {name: _summary(runs) for name, runs in seconds.items()}
 
 
-def peak_memory(
-    call: nn.Module | Callable[..., object], *inputs: object, device: str | torch.device | None = None
-) -> int:
+def peak_memory(call: nn.Module | Callable[..., object], *inputs: object) -> int:
     """The most bytes that ``call(*inputs)`` holds at one moment, on top of the model and the inputs.
 
     On cuda the allocator says it (``torch.cuda.max_memory_allocated``). On a CPU every tensor that an
     operation returns is followed until it is freed. The scratch space that a kernel takes and frees inside
     one operation is not seen there; in return the number is the same on every machine.
     A model runs in eval mode and without gradients, a function as it is.
-
-    Args:
-        device: where to look; without it where the first parameter or input is, else the CPU.
+    The device is that of the first parameter or input; without one it is the CPU.
 
     Raises:
         ValueError: the device is neither a CPU nor cuda; PyTorch keeps no peak elsewhere.
     """
     models = [call] if isinstance(call, nn.Module) else []
     tensors = [t for t in (*(p for m in models for p in m.parameters()), *tree_leaves(inputs)) if isinstance(t, Tensor)]
-    device = torch.device(device) if device is not None else tensors[0].device if tensors else torch.device("cpu")
+    device = tensors[0].device if tensors else torch.device("cpu")
     _check_call(call)
     with evaluating(*models), torch.set_grad_enabled(torch.is_grad_enabled() and not models):
         if device.type == "cuda":

@@ -38,7 +38,7 @@ def counts(data):
 
 def test_digits_form(digits):
     assert [len(getattr(digits, split)) for split in SPLITS] == [1000, 297, 500]
-    assert digits.name == "digits" and digits.input_shape == (1, 8, 8) and digits.num_classes == 10
+    assert digits.name == "digits" and digits.train[0][0].shape == (1, 8, 8) and digits.num_classes == 10
     assert digits.class_names == tuple("0123456789")
     for split in SPLITS:
         pictures, labels = getattr(digits, split).tensors
@@ -120,7 +120,7 @@ def test_real_mnist():
     mnist = load_images("mnist", download=False)
     assert time.process_time() - start < 5
     assert [len(getattr(mnist, split)) for split in SPLITS] == [55_000, 5_000, 10_000]
-    assert mnist.input_shape == (1, 28, 28) and mnist.num_classes == 10
+    assert mnist.train[0][0].shape == (1, 28, 28) and mnist.num_classes == 10
     raw = {
         part: (read_idx(folder / f"{part}-images-idx3-ubyte.gz"), read_idx(folder / f"{part}-labels-idx1-ubyte.gz"))
         for part in ("train", "t10k")
@@ -260,7 +260,7 @@ def test_made_up_cifar10(made_up_cifar):
     archive, parts = made_up_cifar
     data = load_images("cifar10", root=archive.parent)
     assert [len(getattr(data, split)) for split in SPLITS] == [50, 5000, 20]
-    assert data.input_shape == (3, 32, 32) and data.class_names == images.THINGS and len(data.mean) == 3
+    assert data.train[0][0].shape == (3, 32, 32) and data.class_names == images.THINGS and len(data.mean) == 3
     test = (data.picture(data.test.tensors[0]) * 255).round().numpy()
     assert np.array_equal(test.reshape(20, 3072), parts["test_batch"]["data"])
     assert data.test.tensors[1].tolist() == parts["test_batch"]["labels"]
