@@ -25,7 +25,7 @@ FLOORS = {
     3: {"minitron", "cbq", "peft.qlora"},
     4: {"widgets"},
 }
-TOOLS = {"doctor": 1, "__main__": 1, }  # beside the floors -> the highest floor that they may import
+TOOLS = {"doctor": 1, "__main__": 1}  # beside the floors -> the highest floor that they may import
 
 
 def tracked() -> list[Path]:
