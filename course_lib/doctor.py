@@ -36,7 +36,7 @@ NEEDED = {
     "jupyterlab": "jupyterlab",
 }
 # What only a part needs, and which part that is.
-OPTIONAL = {"torchvision": ("torchvision", "the ResNet and the data set cifar10")}
+OPTIONAL = {"torchvision": ("torchvision", "the ResNet")}
 # What no lesson and no exercise needs: `make test` installs it, `make lab` does not.
 EXTRA = {
     "nbval": ("nbval", "make test"),

@@ -61,13 +61,13 @@ def breaches(module: str, source: str) -> list[str]:
                 found.append(f"course_lib.{module} imports course_lib.{target}, which is on no floor")
         elif floor > highest or (floor == own and own > 1):
             found.append(f"course_lib.{module} (floor {own}) imports course_lib.{target} (floor {floor})")
-        elif own in (2, 3) and target.split(".")[0] == "models":
+        elif target.split(".")[0] == "models" and (own in (2, 3) or top == "data"):
             found.append(f"course_lib.{module} imports a concrete model: {target}")
     return found
 
 
-def imports(source: str) -> set[str]:
-    """The modules of course_lib that ``source`` imports, anywhere in it: ``from course_lib.a import b`` gives a.b."""
+def imports(source: str, package: str = "course_lib") -> set[str]:
+    """The modules of a package that ``source`` imports, anywhere in it: ``from course_lib.a import b`` gives a.b."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -75,7 +75,7 @@ def imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the floor: write course_lib.…"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.removeprefix("course_lib.") for name in found if name.startswith("course_lib.")}
+    return {name.removeprefix(f"{package}.") for name in found if name.startswith(f"{package}.")}
 
 
 def modules() -> dict[str, Path]:
@@ -98,6 +98,7 @@ def test_imports_run_down():
         ("pruning.masks", "from course_lib.distillation.hinton import soften", "(floor 2) imports"),
         ("distillation.hinton", "def f():\n    import course_lib.widgets.temperature", "(floor 4)"),
         ("distillation.hinton", "from course_lib.models.vision import mlp", "imports a concrete model"),
+        ("data.text", "from course_lib.models.encoder import MASK", "imports a concrete model"),
         ("distillation.hinton", "from course_lib.doctor import main", "which is on no floor"),
         ("peft.lora", "from course_lib.peft.qlora import load", "imports course_lib.peft.qlora.load (floor 3)"),
         ("novel.method", "import torch", "course_lib.novel.method is on no floor"),
@@ -112,6 +113,7 @@ def test_an_import_up_or_sideways_is_found(module, line, message):
     ("module", "line"),
     [
         ("training", "from course_lib.device import seeded"),
+        ("models.encoder", "from course_lib.data.text import MASK"),
         ("distillation.hints", "from course_lib.distillation.hinton import soften"),
         ("peft.qlora", "from course_lib.peft.lora import attach"),
         ("widgets.temperature", "from course_lib.distillation.hinton import soften"),
@@ -121,6 +123,13 @@ def test_an_import_up_or_sideways_is_found(module, line, message):
 )
 def test_an_import_down_is_no_breach(module, line):
     assert breaches(module, line) == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "classroom", "course_lib", "reproduce", "tools"])
+def test_only_tests_import_tests(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert {path.name: found for path in files if (found := imports(path.read_text("utf-8"), "tests"))} == {}
 
 
 def test_importing_the_library_is_light():
