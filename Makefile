@@ -1,4 +1,4 @@
-# Two commands matter: `make lab` opens the course, `make test` checks it. Both set up .venv if it is not there.
+# Two commands matter: `make lab` opens the course, `make test` checks it. Each sets up what it needs in .venv.
 # Another Python: make PYTHON=python3.13
 
 ifeq ($(OS),Windows_NT)
@@ -9,6 +9,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 endif
 READY := .venv/.ready
+ALL := .venv/.ready-all
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test notebooks assignments reproduce bench slides lock
@@ -19,27 +20,31 @@ help: ## this list
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) tools/make_venv.py
 
+$(ALL): requirements.lock pyproject.toml
+	@$(PYTHON) tools/make_venv.py --all
+
 lab: $(READY) ## open JupyterLab on the first lesson (LAB="--no-browser" for its options)
 	@$(PY) -m jupyterlab $(LAB) notebooks/00_measuring.ipynb
 
-test: $(READY) ## check this machine, then run every test (TESTS="tests/distillation -x" for some)
+test: $(ALL) ## check this machine, then run every test (TESTS="tests/distillation -x" for some)
 	@$(PY) -m course_lib --quick
 	@$(PY) -m pytest $(TESTS)
 
-notebooks: $(READY) ## run the lessons and store their outputs (LESSONS="00 01" for some)
+notebooks: $(ALL) ## run the lessons and store their outputs (LESSONS="00 01" for some)
 	@$(PY) -m tools.notebooks $(LESSONS)
 
-assignments: $(READY) ## make assignments/ from solutions/
+assignments: $(ALL) ## make assignments/ from solutions/
 	@$(PY) tools/assignments.py
 
 reproduce: $(READY) ## re-run the papers' tables and write docs/results.md (long)
 	@$(PY) -m reproduce
 
-bench: $(READY) ## time the library beside others
+bench: $(ALL) ## time the library beside others
 	@$(PY) -m benchmarks
 
-slides: $(READY) ## the lessons as slides, in build/slides/
+slides: $(ALL) ## the lessons as slides, in build/slides/
 	@$(PY) -m tools.slides
 
 lock: ## tested versions again, from pyproject.toml (needs uv)
-	@$(PYTHON) tools/lock.py
+	@uv pip compile --quiet --no-config --upgrade --universal --fork-strategy fewest --python-version 3.11 --all-extras \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml

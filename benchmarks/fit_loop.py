@@ -1,7 +1,7 @@
 """``training.fit`` beside the loop that one would write by hand: same model, same data, same order of the examples.
 
-All have to arrive at the same weights before they are timed. Aim: ``fit`` costs at most 5% more than the usual loop.
-``fit`` asks for Adam's fused kernels; beside it stands a loop by hand that does so too.
+All have to arrive at the same weights before they are timed. ``fit`` asks for Adam's fused kernels, as does the loop by
+hand that it is compared with; beside them stands the usual loop, without. Aim: ``fit`` costs at most 5% more.
 """
 
 import copy
@@ -19,10 +19,10 @@ from course_lib.training import FitConfig, fit
 TITLE = "The training loop"
 NOTE = (
     "Adam, no validation, no progress bar. All loops end with the same weights: asserted before they are timed. `fit` "
-    "steps with Adam's fused kernels, which the loop that one usually writes does not ask for."
+    "steps with Adam's fused kernels, and so does the loop that it is compared with; the one that one usually writes "
+    "does not ask for them."
 )
-AIM = 1.05
-BASE, FUSED = "by hand", "by hand, fused"
+BASE, USUAL, AIMS = "by hand, fused", "by hand, as usual", {"course_lib": 1.05}
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,12 @@ def run(*, quick: bool = False) -> list[Row]:
         data, start = case.data(), case.model()
         times = interleave(
             {
-                BASE: lambda model, data=data, case=case: by_hand(model, data, case.config),
-                FUSED: lambda model, data=data, case=case: by_hand(model, data, case.config, fused=True),
+                BASE: lambda model, data=data, case=case: by_hand(model, data, case.config, fused=True),
+                USUAL: lambda model, data=data, case=case: by_hand(model, data, case.config),
                 "course_lib": lambda model, data=data, case=case: with_fit(model, data, case.config),
             },
             rounds=3 if quick else 15,
             prepare=lambda start=start: copy.deepcopy(start),
         )
-        for row in compare(times, base=BASE):
-            met = {} if row["what"] != "course_lib" else {"aim": f"≤ {AIM}", "met": row["ratio of minima"] <= AIM}
-            rows.append({"case": case.name, **row, **met})
+        rows += [{"case": case.name, **row} for row in compare(times, base=BASE, aims=AIMS)]
     return rows

@@ -1,7 +1,7 @@
 """Times of several ways to do one thing, taken in turns, so that a slow minute of the machine is slow for all of them.
 
     times = interleave({"ours": ours, "by hand": by_hand}, rounds=15)
-    rows = compare(times, base="by hand")
+    rows = compare(times, base="by hand", aims={"ours": 1.05})
 
 The median says what to expect, the minimum what the code costs where nothing else runs. The two ratios should agree;
 where they do not, the machine was too busy for the numbers to mean much.
@@ -10,6 +10,10 @@ where they do not, the machine was too busy for the numbers to mean much.
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
 
 Row = dict[str, object]
 
@@ -59,24 +63,51 @@ def spread(values: Sequence[float]) -> float:
     return (third - first) / median
 
 
-def compare(times: Mapping[str, Sequence[float]], *, base: str, unit: str = "ms", each: int = 1) -> list[Row]:
+def compare(
+    times: Mapping[str, Sequence[float]],
+    *,
+    base: str,
+    aims: Mapping[str, float] | None = None,
+    unit: str = "ms",
+    each: int = 1,
+) -> list[Row]:
     """A row for each candidate: median, minimum and spread, and the ratios to the candidate ``base``.
 
-    ``unit`` is ``s``, ``ms`` or ``µs``; ``each`` is how often a candidate did its work in one timed call.
-    Raises ValueError for a ``base`` or a ``unit`` that is not known.
+    ``aims`` says, for some candidates, what the ratio of the minima should be at most. ``unit`` is ``s``, ``ms`` or
+    ``µs``; ``each`` is how often a candidate did its work in one timed call.
+    Raises ValueError for a ``base``, a candidate in ``aims`` or a ``unit`` that is not known.
     """
-    scales = {"s": 1.0, "ms": 1e3, "µs": 1e6}
-    if base not in times or unit not in scales:
-        raise ValueError(f"base is {base!r}, unit is {unit!r}; expected one of {list(times)} and of {list(scales)}")
-    scale = scales[unit] / each
-    return [
-        {
+    scales, aims = {"s": 1.0, "ms": 1e3, "µs": 1e6}, aims or {}
+    if unknown := {base, *aims} - set(times):
+        raise ValueError(f"base is {base!r}, aims are for {list(aims)}; {unknown} is none of {list(times)}")
+    if unit not in scales:
+        raise ValueError(f"unit is {unit!r}; expected one of {list(scales)}")
+    scale, rows = scales[unit] / each, []
+    for name, values in times.items():
+        ratio = min(values) / min(times[base])
+        row = {
             "what": name,
             f"median {unit}": statistics.median(values) * scale,
             f"minimum {unit}": min(values) * scale,
             "spread": spread(values),
             "ratio of medians": statistics.median(values) / statistics.median(times[base]),
-            "ratio of minima": min(values) / min(times[base]),
+            "ratio of minima": ratio,
         }
-        for name, values in times.items()
-    ]
+        rows.append(row | ({"aim": f"≤ {aims[name]:g}", "met": ratio <= aims[name]} if name in aims else {}))
+    return rows
+
+
+def calling(model: nn.Module, inputs: Tensor, times: int = 1) -> Callable[[object], None]:
+    """A candidate that calls ``model`` several times in a row, without gradients."""
+
+    @torch.no_grad()
+    def call(_: object) -> None:
+        for _ in range(times):
+            model(inputs)
+
+    return call
+
+
+def missing(module: str) -> list[Row]:
+    """A row that says that a library to compare with is not installed; no row if it is."""
+    return [] if find_spec(module) else [{"what": f"{module}: not measured, not installed"}]

@@ -1,6 +1,7 @@
 """The distillation loss, forward and backward, beside torchdistill's and one written by hand.
 
-All three have to give the same loss and the same gradient before any of them is timed.
+All three have to give the same loss and the same gradient before any of them is timed. Aim: the loss alone costs at
+most 10% more than by hand, on small logits too.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.interleave import Row, compare, interleave
+from benchmarks.interleave import Row, compare, interleave, missing
 from course_lib.distillation.hinton import distillation_loss
 from course_lib.models.vision import mlp
 
@@ -19,7 +20,7 @@ NOTE = (
     "network (two layers of 800 units, batch 128, SGD), where the checks of our arguments no longer show."
 )
 TEMPERATURE, ALPHA = 4.0, 0.9
-BASE = "by hand"
+BASE, AIMS = "by hand", {"course_lib": 1.1}
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -37,12 +38,10 @@ def by_hand(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     return ALPHA * soft + (1 - ALPHA) * F.cross_entropy(student, labels)
 
 
-def torchdistill() -> Loss | None:
-    """torchdistill's loss, none if it is not installed. Its alpha is the weight of the hard labels."""
-    try:
-        from torchdistill.losses.mid_level import KDLoss
-    except ImportError:
-        return None
+def torchdistill() -> Loss:
+    """torchdistill's loss. Its alpha is the weight of the hard labels."""
+    from torchdistill.losses.mid_level import KDLoss
+
     loss = KDLoss("model", "output", "model", "output", temperature=TEMPERATURE, alpha=1 - ALPHA)
 
     def call(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -53,8 +52,7 @@ def torchdistill() -> Loss | None:
 
 def losses() -> dict[str, Loss]:
     """The candidates by name, those that are installed."""
-    peer = torchdistill()
-    return {BASE: by_hand, "course_lib": ours, **({"torchdistill": peer} if peer else {})}
+    return {BASE: by_hand, "course_lib": ours} | ({} if missing("torchdistill") else {"torchdistill": torchdistill()})
 
 
 def check_same(rows: int, classes: int) -> None:
@@ -91,7 +89,8 @@ def loss_alone(rows: int, classes: int, *, rounds: int, repeats: int) -> list[Ro
         return call
 
     times = interleave({name: timed(loss) for name, loss in losses().items()}, rounds=rounds)
-    return [{"case": f"logits {rows} × {classes}", **row} for row in compare(times, base=BASE, unit="µs", each=repeats)]
+    compared = compare(times, base=BASE, aims=AIMS, unit="µs", each=repeats)
+    return [{"case": f"logits {rows} × {classes}", **row} for row in compared]
 
 
 def training_step(*, rounds: int, repeats: int) -> list[Row]:
@@ -124,4 +123,5 @@ def run(*, quick: bool = False) -> list[Row]:
         *loss_alone(64, 10, rounds=rounds, repeats=200),
         *loss_alone(256, 1000, rounds=rounds, repeats=20),
         *training_step(rounds=rounds, repeats=5),
+        *missing("torchdistill"),
     ]

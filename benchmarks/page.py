@@ -14,7 +14,7 @@ from benchmarks.interleave import Row
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGE = HERE / "README.md"
-PACKAGES = ("torch", "torchdistill", "torch-pruning", "matplotlib", "ipywidgets", "jupyterlab")
+PACKAGES = ("torch", "torchvision", "torchdistill", "torch-pruning", "matplotlib", "ipywidgets", "jupyterlab")
 HEAD = """<!-- Written by `make bench` from benchmarks/results/. Change nothing by hand. -->
 # Benchmarks
 

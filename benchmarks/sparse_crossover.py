@@ -7,7 +7,7 @@ import statistics
 
 import torch
 
-from benchmarks.interleave import Row, interleave, spread
+from benchmarks.interleave import Row, calling, interleave, spread
 from course_lib.device import seeded
 from course_lib.measure import bytes_in_memory
 from course_lib.storage.crossover import begins_to_pay, sparse_candidates
@@ -46,19 +46,13 @@ def case(size: int, batch: int, *, densities: tuple[float, ...], rounds: int) ->
     inputs = example(size, batch)
     times: dict[float, dict[str, list[float]]] = {}
     sizes: dict[float, dict[str, int]] = {}
-    with torch.no_grad():
-        for density in densities:
-            layers = sparse_candidates((size, size), density, LAYOUTS)
-            calls = {name: lambda _, layer=layer: repeat(layer, inputs) for name, layer in layers.items()}
-            times[density] = interleave(calls, rounds=rounds)
-            sizes[density] = {name: bytes_in_memory(layer) for name, layer in layers.items()}
+    for density in densities:
+        layers = sparse_candidates((size, size), density, LAYOUTS)
+        # A few calls in a row, so that the weights are in the processor's cache as they are in use.
+        calls = {name: calling(layer, inputs, times=3) for name, layer in layers.items()}
+        times[density] = interleave(calls, rounds=rounds)
+        sizes[density] = {name: bytes_in_memory(layer) for name, layer in layers.items()}
     return [row(f"{size} × {size}, batch {batch}", layout, times, sizes) for layout in LAYOUTS]
-
-
-def repeat(layer: torch.nn.Module, inputs: torch.Tensor, times: int = 3) -> None:
-    """A few calls in a row, so that the weights are in the processor's cache as they are in use."""
-    for _ in range(times):
-        layer(inputs)
 
 
 def row(what: str, layout: str, times: dict, sizes: dict) -> Row:

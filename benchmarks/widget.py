@@ -19,7 +19,7 @@ from course_lib.pruning.masks import local_masks
 from course_lib.widgets.rounds import MaskRounds, rounds_widget
 from course_lib.widgets.sparsity import sparsity_widget
 from course_lib.widgets.temperature import temperature_widget
-from tests.browser.lab import picture_of, press_and_wait, why_not, widget_cell
+from tools.lab import picture_of, press_and_wait, why_not, widget_cell
 
 if TYPE_CHECKING:
     from ipywidgets import SelectionSlider

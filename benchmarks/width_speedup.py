@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks.interleave import Row, interleave, spread
+from benchmarks.interleave import Row, calling, interleave, spread
 from course_lib.measure import flops
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.pruning.criteria import unit_norm
@@ -71,17 +71,6 @@ def rows_of(case: str, work: Mapping[float, float], times: Mapping[float, Sequen
     ]
 
 
-def timed(model: nn.Module, inputs: Tensor, calls: int) -> Callable[[object], None]:
-    """A candidate that calls ``model`` several times."""
-
-    def call(_: object) -> None:
-        with torch.no_grad():
-            for _ in range(calls):
-                model(inputs)
-
-    return call
-
-
 def run(*, quick: bool = False) -> list[Row]:
     """Every network at every width, one input at a time and 32 together."""
     rows = []
@@ -93,7 +82,7 @@ def run(*, quick: bool = False) -> list[Row]:
         work = {width: flops(small, example) for width, small in models.items()}
         for batch, calls in zip((1,) if quick else (1, 32), case.calls, strict=False):
             inputs = torch.randn(batch, *case.shape, generator=torch.Generator().manual_seed(0))
-            candidates = {str(width): timed(small, inputs, calls) for width, small in models.items()}
+            candidates = {str(width): calling(small, inputs, calls) for width, small in models.items()}
             times = interleave(candidates, rounds=3 if quick else 15, warmup=2)
             seconds = {width: times[str(width)] for width in widths}
             rows += rows_of(f"{case.name}, batch {batch}", work, seconds)

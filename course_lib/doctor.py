@@ -12,15 +12,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 DISTRIBUTION = "model-compression-course"
 PYTHONS = ((3, 11), (3, 13))
-REINSTALL = "python -m pip install -r requirements.lock"
+REINSTALL = "python -m pip install -c requirements.lock -e ."
+REINSTALL_ALL = 'python -m pip install -c requirements.lock -e ".[classroom,compare,dev]"'
 
 # What every lesson needs, as it is imported, and the name it is installed under.
 NEEDED = {
@@ -36,14 +36,15 @@ NEEDED = {
     "jupyterlab": "jupyterlab",
 }
 # What only a part needs, and which part that is.
-OPTIONAL = {
-    "torchvision": ("torchvision", "the ResNet and the data set cifar10"),
+OPTIONAL = {"torchvision": ("torchvision", "the ResNet")}
+# What no lesson and no exercise needs: `make test` installs it, `make lab` does not.
+EXTRA = {
     "nbval": ("nbval", "make test"),
     "nbgrader": ("nbgrader", "grading a class"),
     "torchdistill": ("torchdistill", "make bench"),
 }
 # Slow to import, and no cause of trouble so far: it is enough that they are installed.
-NOT_IMPORTED = {"jupyterlab", "nbval", "nbgrader", "torchdistill"}
+NOT_IMPORTED = {"jupyterlab", *EXTRA}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 BROWSER_FILES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -63,22 +64,24 @@ class Finding:
 
 
 def examine(*, quick: bool = False) -> list[Finding]:
-    """Look at everything. ``quick`` imports PyTorch only and takes the other packages' word for it."""
-    checks: list[Callable[[], Finding | list[Finding]]] = [check_python, check_course]
+    """Look at everything. ``quick`` imports PyTorch only and takes the other packages' word for it.
+
+    Of what no lesson needs, a machine that was set up for the lessons is told only what it has.
+    """
+    findings = [check_python(), check_course()]
     wanted = [(module, distribution, None) for module, distribution in NEEDED.items()]
     wanted += [(module, distribution, purpose) for module, (distribution, purpose) in OPTIONAL.items()]
     for module, distribution, purpose in wanted:
         imported = module == "torch" if quick else module not in NOT_IMPORTED
-        checks.append(partial(check_package, module, distribution, imported=imported, only_for=purpose))
-    checks += [check_widget_extension, check_device, check_scale]
+        findings.append(check_package(module, distribution, imported=imported, only_for=purpose))
+    findings += [check_widget_extension(), *check_device(), check_scale()]
     if not quick:
-        checks.append(check_digits)
-    checks += [check_downloads, check_browser]
-    findings: list[Finding] = []
-    for check in checks:
-        result = check()
-        findings += [result] if isinstance(result, Finding) else result
-    return findings
+        findings.append(check_digits())
+    extras, others = check_extras(), [*check_downloads(), check_browser()]
+    if extras:
+        return findings + extras + others
+    set_up = Finding("set-up", "OK", "lessons and exercises; make test adds grading, benchmarks and tests")
+    return findings + [set_up] + [finding for finding in others if finding.status == "OK"]
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
@@ -103,7 +106,7 @@ def check_package(module: str, distribution: str, *, imported: bool = True, only
     ``only_for`` names what needs it; with it, a package that is missing or broken is no failure of the course.
     """
     bad: Literal["--", "FAIL"] = "--" if only_for else "FAIL"
-    mend = REINSTALL + (f" (needed for {only_for})" if only_for else "")
+    mend = (REINSTALL_ALL if module in EXTRA else REINSTALL) + (f" (needed for {only_for})" if only_for else "")
     try:
         if imported:
             importlib.import_module(module)
@@ -121,6 +124,12 @@ def check_package(module: str, distribution: str, *, imported: bool = True, only
     if not _in_range(version, allowed):
         return Finding(module, bad, f"{version}, the course needs {allowed}", mend)
     return Finding(module, "OK", version)
+
+
+def check_extras() -> list[Finding]:
+    """What grading, benchmarks and tests need; nothing where none of it is there, for that is how a learner sets up."""
+    findings = [check_package(name, package, imported=False, only_for=part) for name, (package, part) in EXTRA.items()]
+    return [] if all(finding.found == "not installed" for finding in findings) else findings
 
 
 def check_widget_extension(folders: Iterable[Path] | None = None) -> Finding:

@@ -12,7 +12,9 @@ def bar(
     """``parts`` under a progress bar; without ``parts`` a bar that is moved by ``update()``, as a context manager.
 
     Nothing is shown where ``show`` is false or the environment says ``TQDM_DISABLE=1`` (tqdm's bar for notebooks
-    does not look there by itself), so that no bar gets into the stored outputs of a lesson.
+    does not look there by itself), so that no bar gets into the stored outputs of a lesson. Bytes, with ``unit="B"``,
+    are shown as kB and MB.
     """
     hidden = not show or os.environ.get("TQDM_DISABLE", "") not in ("", "0")
-    return tqdm(parts, total=total, initial=initial, unit=unit, delay=2, leave=False, disable=hidden)
+    scale = unit == "B"
+    return tqdm(parts, total=total, initial=initial, unit=unit, unit_scale=scale, delay=2, leave=False, disable=hidden)

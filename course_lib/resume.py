@@ -76,7 +76,7 @@ class Stages:
 
     def names(self, pattern: str = "*") -> list[str]:
         """The stages that are done and match the shell pattern, in the order of their names."""
-        return sorted(path.stem for path in self.folder.glob(f"{pattern}.safetensors"))
+        return sorted(path.stem for path in self.folder.glob(f"{pattern}.safetensors")) if self.folder else []
 
     def save(self, name: str, value: Any) -> None:
         """Store a stage, in place of one of that name.

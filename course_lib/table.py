@@ -1,6 +1,6 @@
 """The one table of the course: models side by side, each compared with the first.
 
-``measure.measure_model`` makes the rows. A measure that no row has is left out. A notebook shows the table
+``measure.compare_models`` makes it. A measure that no row has is left out. A notebook shows the table
 as HTML, ``print`` shows it as text; both say the same.
 """
 
@@ -46,23 +46,18 @@ class ComparisonTable:
 
     Args:
         rows: one or more, each with a name of its own.
-        without: titles of columns to leave out: ``["latency"]`` makes a text that is the same everywhere.
 
     Raises:
-        ValueError: there are no rows, two share a name, or no column has a title in ``without``.
+        ValueError: there are no rows, or two share a name.
     """
 
-    def __init__(self, rows: Iterable[Row], *, without: Iterable[str] = ()) -> None:
+    def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = tuple(rows)
         names = [row.name for row in self.rows]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"the rows are named {names}; expected one or more rows, each with a name of its own")
-        present = [column for column in _columns(self.rows) if any(column.value(row) is not None for row in self.rows)]
-        titles = [column.title for column in present]
-        for title in without:
-            if title not in titles:
-                raise ValueError(f"no column has the title {title!r}; there are {titles}")
-        self._columns = [column for column in present if column.title not in without]
+        columns = _columns(self.rows)
+        self._columns = [column for column in columns if any(column.value(row) is not None for row in self.rows)]
 
     def __str__(self) -> str:
         """The table as text, a line of ratios under every row but the first."""

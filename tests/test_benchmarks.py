@@ -7,10 +7,21 @@ import sys
 import pytest
 import torch
 
-from benchmarks import fit_loop, import_time, kd_step, lessons, page, sparse_crossover, structured_resnet, widget
+from benchmarks import (
+    fit_loop,
+    global_mask,
+    import_time,
+    kd_step,
+    lessons,
+    masked_forward,
+    page,
+    sparse_crossover,
+    structured_resnet,
+    widget,
+)
 from benchmarks import width_speedup as narrow
 from benchmarks.__main__ import NAMES
-from benchmarks.interleave import compare, interleave, spread
+from benchmarks.interleave import calling, compare, interleave, missing, spread
 
 
 class Clock:
@@ -82,10 +93,27 @@ def test_compare_by_hand() -> None:
     assert b["ratio of medians"] == pytest.approx(2.0)
     assert b["ratio of minima"] == pytest.approx(2.5)
     assert compare({"a": [2.0, 4.0]}, base="a", unit="s")[0]["median s"] == 3.0
+    rows = compare({"a": [1, 2], "b": [2, 3], "c": [3, 4]}, base="a", aims={"b": 2.0})
+    assert [row.get("met") for row in rows] == [None, True, None]
+    (_, late) = compare({"a": [1.0, 1.0], "b": [1.06, 1.0]}, base="a", aims={"b": 0.99})
+    assert (late["aim"], late["met"]) == ("≤ 0.99", False)
+    with pytest.raises(ValueError, match="'c'.* is none of"):
+        compare({"a": [1.0, 2.0]}, base="a", aims={"c": 1.0})
     with pytest.raises(ValueError, match="base is 'c'"):
         compare({"a": [1.0, 2.0]}, base="c")
     with pytest.raises(ValueError, match="unit is 'h'"):
         compare({"a": [1.0, 2.0]}, base="a", unit="h")
+
+
+def test_a_candidate_calls_without_gradients() -> None:
+    seen = []
+    calling(lambda x: seen.append((x, torch.is_grad_enabled())), 7, times=3)(None)
+    assert seen == [(7, False)] * 3
+
+
+def test_a_peer_that_is_not_installed_is_named() -> None:
+    assert missing("torch") == []
+    assert missing("no_such_peer") == [{"what": "no_such_peer: not measured, not installed"}]
 
 
 @pytest.mark.parametrize(("seconds", "met"), [(40.0, True), (75.0, True), (75.1, False)])
@@ -112,6 +140,27 @@ def test_the_losses_that_are_compared_are_the_same() -> None:
 
 def test_the_loops_that_are_compared_arrive_at_the_same_weights() -> None:
     fit_loop.check_same(fit_loop.CASES[0])
+
+
+def test_the_masks_that_are_compared_are_the_same() -> None:
+    global_mask.check_same(40)
+    model = global_mask.network(3)
+    assert torch.equal(global_mask.sort(model), torch.cat([layer.weight.abs().flatten() for layer in model]).msort())
+
+
+def test_growth_by_hand() -> None:
+    small = [{"what": global_mask.BASE, "minimum ms": 10.0}, {"what": global_mask.OURS, "minimum ms": 1.0}]
+    large = [{"what": global_mask.BASE, "minimum ms": 110.0}, {"what": global_mask.OURS, "minimum ms": 12.0}]
+    sort, ours = global_mask.with_growth(large, small)
+    assert (sort["growth"], ours["growth"], ours["aim"], ours["met"]) == (11.0, 12.0, "growth ≤ 11.0", False)
+
+
+def test_the_masked_networks_that_are_compared_give_the_same_answers() -> None:
+    pytest.importorskip("torchvision", exc_type=ImportError)
+    models = masked_forward.networks()
+    masked_forward.check_same(models, torch.randn(2, 3, 64, 64))
+    zeros = {name: int((model.conv1.weight == 0).sum()) for name, model in models.items()}
+    assert len(set(zeros.values())) == 1 and zeros[masked_forward.BASE] > 0
 
 
 @pytest.mark.parametrize("density", [0.0, 0.1, 1.0])

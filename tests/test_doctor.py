@@ -1,5 +1,6 @@
 """``python -m course_lib``: on a whole machine, and on machines with something missing or broken."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_here_the_course_can_run():
     assert line_of(result.stdout, "browser")
 
 
-def test_a_broken_torchvision_breaks_a_data_set_and_not_the_course(tmp_path):
+def test_a_broken_torchvision_does_not_break_the_course(tmp_path):
     break_package(tmp_path, "torchvision", "raise RuntimeError('operator torchvision::nms does not exist\\nmore')")
     script = """
         from course_lib.doctor import main
@@ -110,6 +111,28 @@ def test_a_missing_package_is_a_failure_only_if_every_lesson_needs_it():
     assert (optional.status, optional.found) == ("--", "not installed")
     assert "needed for the slides" in optional.mend
     assert doctor.check_package("not_there", "not-there", imported=False).found == "not installed"
+
+
+def test_a_learner_is_not_told_of_what_only_tests_and_graders_need(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in doctor.EXTRA else found(name))
+    monkeypatch.setattr(doctor, "find_browser", lambda: None)
+    monkeypatch.setenv("COURSE_DATA", "nowhere")
+    monkeypatch.delenv("COURSE_DEVICE", raising=False)
+    findings = doctor.examine(quick=True)
+    assert [finding for finding in findings if finding.status != "OK"] == []
+    assert "make test" in {finding.name: finding for finding in findings}["set-up"].found
+    assert not set(doctor.EXTRA) & {finding.name for finding in findings}
+
+
+def test_a_part_of_the_extras_that_is_missing_is_named_with_its_mend(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nbgrader" else found(name))
+    monkeypatch.setattr(doctor, "find_browser", lambda: None)
+    findings = {finding.name: finding for finding in doctor.examine(quick=True)}
+    assert (findings["nbgrader"].status, findings["nbgrader"].found) == ("--", "not installed")
+    assert "[classroom,compare,dev]" in findings["nbgrader"].mend
+    assert findings["browser"].status == "--" and "set-up" not in findings
 
 
 def test_a_version_outside_the_range_is_named(monkeypatch):

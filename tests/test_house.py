@@ -1,21 +1,14 @@
-"""The rules of the house that a machine can hold: dependencies, floors, and what is never stored."""
+"""The rules of the house that a machine can hold: floors, and what is never stored."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-
-from tools import make_venv
-from tools.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 # Where each package of course_lib stands; a file directly in course_lib stands on floor 1. An import runs down, or to a
 # neighbour on floor 1 or in the same package; techniques, on floors 2 and 3, never import each other sideways.
@@ -25,10 +18,7 @@ FLOORS = {
     3: {"minitron", "cbq", "peft.qlora"},
     4: {"widgets"},
 }
-TOOLS = {
-    "doctor": 1,
-    "__main__": 1,
-}  # beside the floors -> the highest floor that they may import
+TOOLS = {"doctor": 1, "__main__": 1}  # beside the floors -> the highest floor that they may import
 
 
 def tracked() -> list[Path]:
@@ -38,78 +28,6 @@ def tracked() -> list[Path]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout: which files are stored is not known")
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-
-
-# --- dependencies ---------------------------------------------------------------------------------------------------
-
-
-def requirements() -> list[Requirement]:
-    return [Requirement(r) for r in [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]]
-
-
-def locked() -> list[Requirement]:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    return [Requirement(line) for line in lines if line.strip() and not line.strip().startswith("#")]
-
-
-def test_the_conda_environment_is_made_from_the_project_file():
-    import yaml
-
-    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
-    assert text == environment(PROJECT), "run python -m tools.environment"
-    python, _, packages = yaml.safe_load(text)["dependencies"]
-    assert python == "python" + PROJECT["requires-python"]
-    assert {Requirement(line) for line in packages["pip"] if not line.startswith("--")} == set(requirements())
-
-
-SYSTEMS = {
-    "linux": {"sys_platform": "linux", "os_name": "posix", "platform_system": "Linux", "platform_machine": "x86_64"},
-    "macos": {"sys_platform": "darwin", "os_name": "posix", "platform_system": "Darwin", "platform_machine": "arm64"},
-    "windows": {"sys_platform": "win32", "os_name": "nt", "platform_system": "Windows", "platform_machine": "AMD64"},
-}
-
-
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_lock_answers_every_dependency_on_every_system(system, python):
-    machine = {**SYSTEMS[system], "python_version": python, "python_full_version": python + ".0"}
-    pinned = {}
-    for pin in locked():
-        if pin.marker is None or pin.marker.evaluate(machine):
-            assert pin.name not in pinned, f"{pin.name} is pinned twice"
-            (exact,) = pin.specifier
-            assert exact.operator == "=="
-            pinned[pin.name] = exact.version
-    for requirement in requirements():
-        assert requirement.name in pinned
-        assert requirement.specifier.contains(pinned[requirement.name]), f"{requirement} against {pinned}"
-    assert ("colorama" in pinned, "pywinpty" in pinned) == (system == "windows", system == "windows")
-    assert ("triton" in pinned) == (system == "linux")
-
-
-def test_the_lock_names_no_source():
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert not re.search(r"^\s*--|://|@ |\+cpu|\+cu", text, re.MULTILINE)
-
-
-def test_set_up_refuses_another_python_and_says_what_to_do():
-    lowest, highest = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
-    assert (make_venv.FIRST, make_venv.LAST) == ((3, int(lowest)), (3, int(highest) - 1))
-    for version in ((3, 11, 0), (3, 13, 9)):
-        make_venv.check_version(version)
-    for version in ((2, 7, 18), (3, 10, 14), (3, 14, 0)):
-        with pytest.raises(SystemExit, match=r"needs Python 3\.11 to 3\.13; .* make PYTHON=python3\.13"):
-            make_venv.check_version(version)
-
-
-def test_every_command_of_the_course_is_there():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    assert targets >= {"lab", "test", "notebooks", "assignments", "reproduce", "bench", "slides"}
-    for module in re.findall(r"\$\(PY\) (?:-m )?((?:tools|course_lib|reproduce|benchmarks)\S*)", makefile):
-        place = ROOT / (module if module.endswith(".py") else module.replace(".", "/"))
-        assert any(p.is_file() for p in (place, place.with_suffix(".py"), place / "__main__.py")), module
-    assert os.access(ROOT / ".ci" / "run", os.X_OK) or os.name == "nt"
 
 
 # --- floors ---------------------------------------------------------------------------------------------------------
@@ -143,13 +61,13 @@ def breaches(module: str, source: str) -> list[str]:
                 found.append(f"course_lib.{module} imports course_lib.{target}, which is on no floor")
         elif floor > highest or (floor == own and own > 1):
             found.append(f"course_lib.{module} (floor {own}) imports course_lib.{target} (floor {floor})")
-        elif own in (2, 3) and target.split(".")[0] == "models":
+        elif target.split(".")[0] == "models" and (own in (2, 3) or top == "data"):
             found.append(f"course_lib.{module} imports a concrete model: {target}")
     return found
 
 
-def imports(source: str) -> set[str]:
-    """The modules of course_lib that ``source`` imports, anywhere in it: ``from course_lib.a import b`` gives a.b."""
+def imports(source: str, package: str = "course_lib") -> set[str]:
+    """The modules of a package that ``source`` imports, anywhere in it: ``from course_lib.a import b`` gives a.b."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -157,7 +75,7 @@ def imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the floor: write course_lib.…"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.removeprefix("course_lib.") for name in found if name.startswith("course_lib.")}
+    return {name.removeprefix(f"{package}.") for name in found if name.startswith(f"{package}.")}
 
 
 def modules() -> dict[str, Path]:
@@ -180,6 +98,7 @@ def test_imports_run_down():
         ("pruning.masks", "from course_lib.distillation.hinton import soften", "(floor 2) imports"),
         ("distillation.hinton", "def f():\n    import course_lib.widgets.temperature", "(floor 4)"),
         ("distillation.hinton", "from course_lib.models.vision import mlp", "imports a concrete model"),
+        ("data.text", "from course_lib.models.encoder import MASK", "imports a concrete model"),
         ("distillation.hinton", "from course_lib.doctor import main", "which is on no floor"),
         ("peft.lora", "from course_lib.peft.qlora import load", "imports course_lib.peft.qlora.load (floor 3)"),
         ("novel.method", "import torch", "course_lib.novel.method is on no floor"),
@@ -194,6 +113,7 @@ def test_an_import_up_or_sideways_is_found(module, line, message):
     ("module", "line"),
     [
         ("training", "from course_lib.device import seeded"),
+        ("models.encoder", "from course_lib.data.text import MASK"),
         ("distillation.hints", "from course_lib.distillation.hinton import soften"),
         ("peft.qlora", "from course_lib.peft.lora import attach"),
         ("widgets.temperature", "from course_lib.distillation.hinton import soften"),
@@ -203,6 +123,13 @@ def test_an_import_up_or_sideways_is_found(module, line, message):
 )
 def test_an_import_down_is_no_breach(module, line):
     assert breaches(module, line) == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "classroom", "course_lib", "reproduce", "tools"])
+def test_only_tests_import_tests(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert {path.name: found for path in files if (found := imports(path.read_text("utf-8"), "tests"))} == {}
 
 
 def test_importing_the_library_is_light():

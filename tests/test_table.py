@@ -1,5 +1,6 @@
 """The course's table: its text to the letter, its HTML as a parser and a screen reader see it."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -36,7 +37,8 @@ SMALL = Row(
 
 
 def test_text_by_hand():
-    table = ComparisonTable([BIG, SMALL], without=["in memory", "peak memory", "non-zero"])
+    left_out = {"bytes_in_memory": None, "peak_memory": None, "nonzero": None}
+    table = ComparisonTable([replace(row, **left_out) for row in (BIG, SMALL)])
     assert str(table).splitlines() == [
         "model             accuracy  parameters     on disk       FLOPs          latency",
         "big                  97.6%       1,000      4.2 kB         2 M    2 ms ± 100 µs",
@@ -58,7 +60,7 @@ def html_cells(table: ComparisonTable) -> list[list[str]]:
 
 
 def test_html_says_the_same():
-    assert html_cells(ComparisonTable([BIG, SMALL], without=["latency"])) == [
+    assert html_cells(ComparisonTable([replace(row, latency=None) for row in (BIG, SMALL)])) == [
         ["model", "accuracy", "parameters", "non-zero", "in memory", "on disk", "FLOPs", "peak memory"],
         ["big", "97.6%", "1,000", "1,000", "4 kB", "4.2 kB", "2 M", "512 B"],
         [
@@ -152,8 +154,6 @@ def test_bad_input():
         ComparisonTable([])
     with pytest.raises(ValueError, match=r"named \['big', 'big'\]"):
         ComparisonTable([BIG, BIG])
-    with pytest.raises(ValueError, match="no column has the title 'latncy'; there are .*'latency'"):
-        ComparisonTable([BIG], without=["latncy"])
     for number in (-1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="expected a finite number of at least 0"):
             show_bytes(number)

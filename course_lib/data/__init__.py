@@ -1,1 +1,1 @@
-"""Data sets: pictures (``images``) and the files that they come from (``files``)."""
+"""Data sets: pictures (``images``), sentences (``text``), and the files that are downloaded (``files``)."""

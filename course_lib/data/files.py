@@ -1,20 +1,21 @@
 """Finding, checking and downloading the files of a data set.
 
 A file is looked for in this order: the folder that the caller names, ``COURSE_DATA``, the course's cache.
-It counts only if its checksum is right. What is missing is downloaded into the caller's folder or the cache:
-a broken download goes on where it stopped, and a file takes its final name only when it is whole.
+It counts only if its checksum is right. What is missing is downloaded by pooch into the caller's folder or the cache:
+a broken download goes on where it stopped, in a later call too, a file takes its final name only when its checksum is
+right, and of several processes that miss the same file one downloads it while the others wait.
 """
 
-import hashlib
+import itertools
 import os
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from course_lib import progress
+
 OFFLINE = "the data set 'digits' works offline"
-_BLOCK = 1 << 18
 _RECEIVED = 1 << 14  # a break loses less than this many bytes of what has come
+_ROUNDS = 3  # how often each address is tried
 
 
 class DataFileError(ValueError):
@@ -32,7 +33,7 @@ class DataFile:
 
 def cache_folder() -> Path:
     """The folder for downloads: the system's usual place for caches."""
-    import pooch  # imported here: only a data set that is not built in needs it
+    import pooch  # imported here, as below: only a data set that is not built in needs it
 
     return Path(pooch.os_cache("model-compression-course"))
 
@@ -40,9 +41,9 @@ def cache_folder() -> Path:
 def data_folders(root: str | Path | None = None) -> list[Path]:
     """The folders that are searched, in order: ``root`` alone if it is given, else ``COURSE_DATA`` and the cache."""
     if root is not None:
-        return [Path(root)]
+        return [Path(root).expanduser()]
     given = os.environ.get("COURSE_DATA")
-    return ([Path(given)] if given else []) + [cache_folder()]
+    return ([Path(given).expanduser()] if given else []) + [cache_folder()]
 
 
 def find_or_download(file: DataFile, *, root: str | Path | None = None, download: bool = True) -> Path:
@@ -51,7 +52,7 @@ def find_or_download(file: DataFile, *, root: str | Path | None = None, download
     Raises:
         DataFileError: it is damaged where it lies, or missing and cannot be downloaded or stored.
     """
-    import requests  # imported here, as below: only a data set that is not built in needs it
+    import requests
 
     folders = data_folders(root)
     for folder in folders:
@@ -62,8 +63,8 @@ def find_or_download(file: DataFile, *, root: str | Path | None = None, download
         raise DataFileError(f"no file {wanted}. Put it there (from {file.urls[0]}); meanwhile {OFFLINE}.")
     target = folders[-1] / file.path
     try:
-        return _download(file.urls, target, file.md5)
-    except requests.RequestException as error:
+        _download(file, folders[-1])
+    except (requests.RequestException, ValueError) as error:  # the network, or a wrong checksum
         raise DataFileError(
             f"{file.urls[0]} could not be downloaded ({error}). Put the file at {wanted}; meanwhile {OFFLINE}."
         ) from error
@@ -72,14 +73,17 @@ def find_or_download(file: DataFile, *, root: str | Path | None = None, download
             f"{target.parent} cannot be written ({error}); set COURSE_DATA to a folder that holds {file.path}, "
             f"or make this one writable. Meanwhile {OFFLINE}."
         ) from error
+    return target
 
 
 def _is_whole(path: Path, md5: str) -> bool:
     """Whether ``path`` is there; a ``DataFileError`` if it cannot be read or has another checksum."""
+    import pooch
+
     try:
         if not path.is_file():
             return False
-        found = md5_of(path)
+        found = pooch.file_hash(str(path), alg="md5")
     except OSError as error:
         raise DataFileError(f"{path} cannot be read ({error}). Meanwhile {OFFLINE}.") from error
     if found != md5:
@@ -90,46 +94,34 @@ def _is_whole(path: Path, md5: str) -> bool:
     return True
 
 
-def md5_of(path: Path) -> str:
-    """The MD5 checksum of a file, as 32 hexadecimal digits."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def _download(file: DataFile, folder: Path) -> None:
+    """Have pooch download ``file`` into ``folder``, unless another process has done so meanwhile.
 
-
-def _download(urls: Sequence[str], target: Path, md5: str, *, rounds: int = 3, wait: float = 1.0) -> Path:
-    """Download to ``target.part`` from the first address that answers, and rename when the checksum is right.
-
-    What the network does wrong is tried again; what the disk does wrong is an error at once.
+    Its addresses are tried in turns. What the network does wrong, or a wrong checksum, is tried again; what the disk
+    does wrong is an error at once.
     """
-    import requests
+    import pooch
+    from filelock import FileLock
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    problem = requests.RequestException("no address given")
-    for attempt in range(rounds):
-        for url in urls:
-            try:
-                _append(url, part)
-            except requests.RequestException as error:
-                problem = error
-                continue
-            if md5_of(part) == md5:
-                part.replace(target)
-                return target
-            part.unlink()
-            problem = requests.RequestException(f"what {url} sent does not have the checksum {md5}")
-        if attempt + 1 < rounds:
-            time.sleep(wait * 2**attempt)
-    raise problem
+    addresses = itertools.cycle(file.urls)
+    part = folder / f"{file.path}.part"
+
+    def resume(url: str, output: str, store: pooch.Pooch) -> None:
+        _append(next(addresses), part)
+        part.replace(output)  # pooch compares the checksum, then gives it its name
+
+    pooch.get_logger().setLevel("WARNING")  # else it writes a line for every file into a notebook
+    retries = _ROUNDS * len(file.urls) - 1
+    sums = {file.path: f"md5:{file.md5}"}
+    store = pooch.create(folder, base_url="", registry=sums, retry_if_failed=retries, allow_updates=False)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock", mode=0o666):  # others may use the same cache; when a process dies it is free again
+        store.fetch(file.path, downloader=resume)
 
 
 def _append(url: str, part: Path) -> None:
     """Fetch what is missing of ``url`` at the end of ``part``; start afresh if the server cannot send a range."""
     import requests
-    from tqdm.auto import tqdm
 
     part.touch()
     have = part.stat().st_size
@@ -144,8 +136,7 @@ def _append(url: str, part: Path) -> None:
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, delay=2, leave=False)
-        with part.open("ab" if have else "wb") as stream, bar:
+        with part.open("ab" if have else "wb") as stream, progress.bar(total=total, initial=have, unit="B") as bar:
             for block in answer.iter_content(_RECEIVED):
                 stream.write(block)
                 bar.update(len(block))

@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from course_lib.models.encoder import MASK, PADDING
 from course_lib.training_config import FitConfig
 
 KINDS = {  # verb -> the nouns that it goes with
@@ -48,7 +47,8 @@ PREPOSITIONS = ("near", "behind", "beside", "above")
 SEEN = ("saw", "heard", "followed", "passed")  # the past tense does not give the number away
 RESTED = ("rested", "waited", "moved", "stopped")
 ADVERBS = ("often", "today", "again", "outside", "slowly", "alone")
-SPECIAL = ("[padding]", "[mask]")  # the tokens with the numbers PADDING and MASK
+PADDING, MASK = 0, 1  # the numbers of the tokens with a meaning of their own
+SPECIAL = ("[padding]", "[mask]")
 LENGTH = 20  # tokens; no sentence is longer
 
 AGREEMENT_FIT = FitConfig(epochs=2, batch_size=64, learning_rate=1e-3, schedule="linear", warmup=0.1, precision="fp32")
@@ -140,9 +140,7 @@ def load_agreement(*, train: int = 10_000, held_out: int = 1_000, seed: int = 0)
     validation, test, learnt = (
         _distinct(size, seen, lambda: make_sentence(generator)) for size in (held_out, held_out, train)
     )
-    words, verbs = _vocabulary(), _verbs()
-    splits = [_dataset(sentences, words, verbs) for sentences in (learnt, validation, test, hard)]
-    return TextData("agreement", *splits, words, verbs)
+    return TextData("agreement", *map(_dataset, (learnt, validation, test, hard)), VOCABULARY, VERBS)
 
 
 def make_sentence(generator: random.Random, *, attractors: int | None = None) -> Sentence:
@@ -166,7 +164,7 @@ def make_sentence(generator: random.Random, *, attractors: int | None = None) ->
     elif 0 <= attractors <= 3:
         modifiers, form = [_modifier(generator, plural=not plural) for _ in range(attractors)], 1.0
     else:
-        raise ValueError(f"attractors is {attractors}; expected 0 to 3, or none")
+        raise ValueError(f"attractors is {attractors}; expected 0 to 3, or None")
     behind = [word for modifier in modifiers for word in modifier]
     if form < 0.1:  # behind the star gallop the zebras
         place = _place(generator)
@@ -187,6 +185,8 @@ def with_s(word: str) -> str:
 NOUNS = {  # every form of every noun -> is it a plural?
     form: form != noun for nouns in KINDS.values() for noun in nouns for form in (noun, with_s(noun))
 }
+VERBS = tuple(form for verb in KINDS for form in (with_s(verb), verb))
+VOCABULARY = (*SPECIAL, "the", ",", "when", "that", *ADJECTIVES, *PREPOSITIONS, *SEEN, *RESTED, *ADVERBS, *NOUNS)
 
 
 def _noun(generator: random.Random, kind: str, plural: bool) -> str:
@@ -236,17 +236,9 @@ def _distinct(count: int, seen: set[tuple[str, ...]], make: Callable[[], Sentenc
     return found
 
 
-def _verbs() -> tuple[str, ...]:
-    return tuple(form for verb in KINDS for form in (with_s(verb), verb))
-
-
-def _vocabulary() -> tuple[str, ...]:
-    return (*SPECIAL, "the", ",", "when", "that", *ADJECTIVES, *PREPOSITIONS, *SEEN, *RESTED, *ADVERBS, *NOUNS)
-
-
-def _dataset(sentences: list[Sentence], vocabulary: tuple[str, ...], verbs: tuple[str, ...]) -> TensorDataset:
-    labels = torch.tensor([verbs.index(sentence.words[sentence.verb]) for sentence in sentences])
-    return TensorDataset(_numbers([sentence.masked for sentence in sentences], vocabulary, LENGTH), labels)
+def _dataset(sentences: list[Sentence]) -> TensorDataset:
+    labels = torch.tensor([VERBS.index(sentence.words[sentence.verb]) for sentence in sentences])
+    return TensorDataset(_numbers([sentence.masked for sentence in sentences], VOCABULARY, LENGTH), labels)
 
 
 def _numbers(sentences: Sequence[Sequence[str]], vocabulary: tuple[str, ...], length: int) -> Tensor:

@@ -2,9 +2,10 @@
 
 - ``size.py``, on the shelf: ``count_parameters``, ``count_nonzero``, ``bytes_in_memory``, ``bytes_on_disk``,
   ``compression_ratio``
-- ``work.py``, when it is called: ``flops``, ``latency``, ``latencies``, ``peak_memory``
+- ``arithmetic.py``: ``flops``
+- ``work.py``, what a call costs: ``latency``, ``latencies``, ``peak_memory``
 - ``quality.py``: ``accuracy``, ``perplexity``
-- here, all at once: ``compare_models`` makes the course's table, ``measure_model`` one row of it
+- here, all at once: ``compare_models`` makes the course's table
 
 Nothing here changes a model: it is put in eval mode where that matters, and back as it was.
 Units: bytes, seconds, and floating point operations; one multiply-add is two operations.
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from course_lib.device import check_model, device_of
+from course_lib.device import device_of
 from course_lib.evaluation import evaluate
+from course_lib.measure.arithmetic import flops
 from course_lib.measure.quality import accuracy, perplexity
 from course_lib.measure.size import (
     bytes_in_memory,
@@ -27,7 +29,7 @@ from course_lib.measure.size import (
     count_nonzero,
     count_parameters,
 )
-from course_lib.measure.work import flops, latencies, latency, peak_memory
+from course_lib.measure.work import latencies, latency, peak_memory
 from course_lib.table import ComparisonTable, Latency, Row
 
 __all__ = [
@@ -42,55 +44,9 @@ __all__ = [
     "flops",
     "latencies",
     "latency",
-    "measure_model",
     "peak_memory",
     "perplexity",
 ]
-
-
-def measure_model(
-    name: str,
-    model: nn.Module,
-    example: Tensor | tuple[object, ...],
-    data: TensorDataset | None = None,
-    *,
-    quality: Mapping[str, float] | None = None,
-    repeats: int = 30,
-    timed: bool = True,
-) -> Row:
-    """Measure everything about a model where it is, for one row of a ``ComparisonTable``.
-
-    Args:
-        name: what the table calls it.
-        example: the input of one call, or a tuple of inputs; FLOPs, latency and peak memory are of this call.
-        data: pictures and labels; with it the row says the model's accuracy on them.
-        quality: other measures of quality by name, such as ``{"perplexity": 12.5}``.
-        repeats: how often the call is timed.
-        timed: if false, latency is left out.
-
-    Raises:
-        TypeError: ``model`` is no module.
-        ValueError: as ``latency`` and ``evaluation.evaluate``.
-    """
-    check_model(model)
-    inputs = example if isinstance(example, tuple) else (example,)
-    device = device_of(model)
-    scores = dict(quality or {})
-    if data is not None:
-        scores = {"accuracy": evaluate(model, data, device=device).accuracy} | scores
-    return Row(
-        name=name,
-        quality=scores,
-        parameters=count_parameters(model),
-        nonzero=count_nonzero(model),
-        bytes_in_memory=bytes_in_memory(model),
-        bytes_on_disk=bytes_on_disk(model),
-        flops=flops(model, *inputs),
-        latency=latency(model, *inputs, repeats=repeats) if timed else None,
-        peak_memory=peak_memory(model, *inputs) if device.type in ("cpu", "cuda") else None,
-        example=", ".join("×".join(map(str, t.shape)) for t in inputs if isinstance(t, Tensor)),
-        device=_named(device),
-    )
 
 
 def compare_models(
@@ -98,24 +54,45 @@ def compare_models(
     example: Tensor | tuple[object, ...],
     data: TensorDataset | None = None,
     *,
-    repeats: int = 30,
     timed: bool = True,
 ) -> ComparisonTable:
-    """The table of several models, each compared with the first; they are timed in turns, which is fair to all.
+    """The table of several models, each measured where it is and compared with the first.
+
+    They are timed in turns, which is fair to all.
 
     Args:
         models: by the names that the table shows, the one to compare with first.
-        example, data, repeats, timed: as for ``measure_model``.
+        example: the input of one call, or a tuple of inputs; FLOPs, latency and peak memory are of this call.
+        data: pictures and labels; with it the table says how accurate the models are on them.
+        timed: if false, latency is left out.
 
     Raises:
-        ValueError: there are no models.
+        TypeError: one of the models is no module.
+        ValueError: there are no models; as ``latencies`` and ``evaluation.evaluate``.
     """
-    rows = [measure_model(name, model, example, data, timed=False) for name, model in models.items()]
+    inputs = example if isinstance(example, tuple) else (example,)
+    rows = [_measured(name, model, inputs, data) for name, model in models.items()]
     if timed and models:
-        inputs = example if isinstance(example, tuple) else (example,)
-        times = latencies(models, *inputs, repeats=repeats)
+        times = latencies(models, *inputs)
         rows = [replace(row, latency=times[row.name]) for row in rows]
     return ComparisonTable(rows)
+
+
+def _measured(name: str, model: nn.Module, inputs: tuple[object, ...], data: TensorDataset | None) -> Row:
+    """Everything but the time."""
+    parameters, device = count_parameters(model), device_of(model)
+    return Row(
+        name=name,
+        quality={} if data is None else {"accuracy": evaluate(model, data, device=device).accuracy},
+        parameters=parameters,
+        nonzero=count_nonzero(model),
+        bytes_in_memory=bytes_in_memory(model),
+        bytes_on_disk=bytes_on_disk(model),
+        flops=flops(model, *inputs),
+        peak_memory=peak_memory(model, *inputs) if device.type in ("cpu", "cuda") else None,
+        example=", ".join("×".join(map(str, t.shape)) for t in inputs if isinstance(t, Tensor)),
+        device=_named(device),
+    )
 
 
 def _named(device: torch.device) -> str:

@@ -23,7 +23,7 @@ def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
 def count_nonzero(model: nn.Module) -> int:
     """How many of the parameters are not zero. A mask kept beside a weight does not make the weight zero."""
     check_model(model)
-    return sum(int(part.count_nonzero()) for p in model.parameters() for part in _value_tensors(p))
+    return sum(int(part.count_nonzero()) for p in model.parameters() for part in value_tensors(p))
 
 
 def bytes_in_memory(model: nn.Module) -> int:
@@ -95,6 +95,6 @@ def plain_tensors(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
             yield f".{name}{inner}", plain
 
 
-def _value_tensors(tensor: Tensor) -> Iterator[Tensor]:
+def value_tensors(tensor: Tensor) -> Iterator[Tensor]:
     """The dense tensors that hold the numbers themselves: no indices."""
     return (part for name, part in plain_tensors(tensor) if name in ("", ".values"))

@@ -1,39 +1,19 @@
-"""What a model does when it is called: floating point operations, seconds, bytes held meanwhile."""
+"""What a call of a model costs: seconds, and bytes held meanwhile."""
 
 import statistics
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from course_lib.device import check_model, evaluating
+from course_lib.device import evaluating
 from course_lib.measure.size import plain_tensors
 from course_lib.table import Latency
-
-
-def flops(model: nn.Module, *inputs: object) -> int:
-    """Floating point operations of one forward pass; a multiply-add counts as 2.
-
-    PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, as they are called, and
-    nothing else: no activation, no normalisation, no addition of a bias. Kernels that hide their products
-    (fused attention, the fast path of transformer layers in eval mode, oneDNN's and cuDNN's recurrent layers)
-    are switched off for the count. Quantized kernels are not known to it. A product with a sparse matrix (COO
-    or CSR, on the left) counts for the values that the matrix keeps.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    check_model(model)
-    counter = FlopCounterMode(display=False, custom_mapping=_SPARSE_PRODUCTS)
-    with evaluating(model), torch.no_grad(), _plain_kernels(), counter:
-        model(*inputs)
-    return counter.get_total_flops()
 
 
 def latency(call: nn.Module | Callable[..., object], *inputs: object, repeats: int = 30, warmup: int = 3) -> Latency:
@@ -76,25 +56,21 @@ def latencies(
     return {name: _summary(runs) for name, runs in seconds.items()}
 
 
-def peak_memory(
-    call: nn.Module | Callable[..., object], *inputs: object, device: str | torch.device | None = None
-) -> int:
+def peak_memory(call: nn.Module | Callable[..., object], *inputs: object) -> int:
     """The most bytes that ``call(*inputs)`` holds at one moment, on top of the model and the inputs.
 
     On cuda the allocator says it (``torch.cuda.max_memory_allocated``). On a CPU every tensor that an
     operation returns is followed until it is freed. The scratch space that a kernel takes and frees inside
     one operation is not seen there; in return the number is the same on every machine.
     A model runs in eval mode and without gradients, a function as it is.
-
-    Args:
-        device: where to look; without it where the first parameter or input is, else the CPU.
+    The device is that of the first parameter or input; without one it is the CPU.
 
     Raises:
         ValueError: the device is neither a CPU nor cuda; PyTorch keeps no peak elsewhere.
     """
     models = [call] if isinstance(call, nn.Module) else []
     tensors = [t for t in (*(p for m in models for p in m.parameters()), *tree_leaves(inputs)) if isinstance(t, Tensor)]
-    device = torch.device(device) if device is not None else tensors[0].device if tensors else torch.device("cpu")
+    device = tensors[0].device if tensors else torch.device("cpu")
     _check_call(call)
     with evaluating(*models), torch.set_grad_enabled(torch.is_grad_enabled() and not models):
         if device.type == "cuda":
@@ -140,35 +116,6 @@ def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
         if isinstance(leaf, Tensor):
             for _, part in plain_tensors(leaf):
                 yield part.untyped_storage()
-
-
-def _mm_flops(left: Tensor, right: Tensor, *_: object, **__: object) -> int:
-    """Of ``left @ right``; FlopCounterMode itself takes every matrix for a dense one."""
-    if left.layout == torch.strided:
-        return 2 * left.numel() * right.shape[1]
-    return 2 * right.shape[1] * sum(part.numel() for name, part in plain_tensors(left) if name == ".values")
-
-
-def _addmm_flops(bias: Tensor, left: Tensor, right: Tensor, *_: object, **__: object) -> int:
-    return _mm_flops(left, right)
-
-
-_mm_flops._get_raw = _addmm_flops._get_raw = True  # the tensors themselves, not their shapes
-_SPARSE_PRODUCTS = {torch.ops.aten.mm: _mm_flops, torch.ops.aten.addmm: _addmm_flops}
-
-
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Inside, products run one by one where ``FlopCounterMode`` sees them; after it all is as before."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    # allow_tf32=None leaves that setting alone: touching it warns on a machine without an Intel GPU.
-    switched_off = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), switched_off, torch.backends.cudnn.flags(enabled=False):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _check_call(call: object) -> None:

@@ -28,9 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from course_lib.data.text import MASK, PADDING
 from course_lib.device import seeded
-
-PADDING, MASK = 0, 1  # the token numbers with a meaning of their own
 
 
 class SelfAttention(nn.Module):
@@ -91,7 +90,7 @@ class Encoder(nn.Module):
         width: numbers that describe a position; a multiple of ``heads``.
         layers: how many blocks.
         heads: of the attention in each block.
-        hidden: units between ``up`` and ``down`` in each block; twice the width if none (four times in the papers).
+        hidden: units between ``up`` and ``down`` in each block; ``None``: twice the width (four times in the papers).
         max_length: the longest sentence, in tokens.
         seed: of the initial weights.
 
@@ -141,7 +140,7 @@ class Encoder(nn.Module):
         states = self.embedding_norm(self.token(tokens) + self.position(places))  # (N, L, E)
         for block in self.blocks:
             states = block(states, present)
-        masked = (tokens == MASK).int().argmax(1)  # (N,): the first that is true; 0 where none is
+        masked = (tokens == MASK).int().argmax(1)  # (N,): where the first mask stands; 0 without one
         answer = torch.take_along_dim(states, masked[:, None, None], dim=1).squeeze(1)  # (N, L, E) -> (N, E)
         return self.classifier(answer)
 

@@ -45,7 +45,7 @@ from course_lib.layers import match_names, prunable_weights
 from course_lib.pruning.config import PruningConfig
 from course_lib.pruning.held import held_masks, hold_masks, masked_parameters, release_masks
 from course_lib.pruning.masks import Masks, global_masks, local_masks, sparsity_of
-from course_lib.pruning.round_files import RoundFiles
+from course_lib.resume import Stages, describe
 from course_lib.training import FitConfig, History, Loss, fit, hard_label_loss, steps_per_epoch
 from course_lib.training_config import rate_factor
 
@@ -106,21 +106,53 @@ def iterative_pruning(
 
     Raises:
         ValueError: a rewind step that the training does not come to, a model that holds masks already, or a folder with
-            another run.
+            another run: other settings, data, loss, or first weights.
         TypeError, ValueError, FloatingPointError: as ``training.fit`` and ``layers.prunable_weights``.
     """
-    rounds = _Rounds(model, train, config, pruning, folder)
-    rounds.fit_options = {"validation": validation, "loss": loss, "device": device, "progress": progress}
+    rates, steps = _rates(model, train, config, pruning), config.epochs * steps_per_epoch(train, config)
+    settings = {"training": config, "loss": describe(loss), "rates": rates}
+    settings["pruning"] = replace(pruning, rounds=0, rates=None, targets=None)  # more rounds may follow
+    data = {"train": train, "validation": validation, "the first weights": weights_of(model)}
+    stages, rounds = Stages(folder, settings, data), []
+
+    def trained(masks: Masks, config: FitConfig, first_step: int, after_step) -> dict:
+        options = {"validation": validation, "loss": loss, "device": device, "progress": progress}
+        options |= {"after_step": after_step, "checkpoint_dir": stages.unfinished(_name(len(rounds)))}
+        history = fit(model, train, config, first_step=first_step, **options)
+        return {"masks": masks, "weights": weights_of(model), "history": asdict(history)}
+
+    def dense() -> dict:
+        parameters = dict(model.named_parameters())
+        masks = {name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in rates}
+        done = trained(masks, config, 0, start.after_step)
+        if start.weights is None:
+            raise ValueError(
+                f"patience ended the dense training after {start.count} steps, before rewind_step, which is "
+                f"{pruning.rewind_step}; expected an earlier step, or more patience"
+            )
+        return done
+
+    def pruned() -> dict:
+        masks = _cut(rounds[-1], rates, pruning)
+        if pruning.retrain == "rewind":
+            rewind(model, start.weights, masks)
+        else:
+            hold_masks(model, masks)
+        return trained(masks, _config_of_a_round(config, pruning, steps), pruning.rewind_step, after_step)
+
     with undone_on_error(model, frozen=True), _released_on_error(model):
-        start, newest = rounds.dense(after_step)
-        done = [newest]
+        start = _Start(model, pruning.rewind_step, after_step, stages)
         for number in range(pruning.rounds + 1):
-            if number:
-                newest = rounds.pruned(number, start, newest, after_step)
-                done.append(newest)
+            saved = stages.names(_name(number))
+            done = stages.once(_name(number), pruned if number else dense)
+            rounds.append(Round(number, done["masks"], done["weights"], History(**done["history"])))
+            if saved and number:
+                rewind(model, done["weights"], done["masks"])
+            elif saved:
+                model.load_state_dict(done["weights"])
             if after_round is not None:
-                after_round(model, newest)
-    return LotteryRun(start, pruning.rewind_step, done)
+                after_round(model, rounds[-1])
+    return LotteryRun(start.weights, pruning.rewind_step, rounds)
 
 
 def rewind(model: Model, start: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Model:
@@ -175,123 +207,55 @@ def random_masks(masks: Mapping[str, Tensor], *, seed: int) -> Masks:
     }
 
 
-class _Rounds:
-    """What stays the same over the rounds of one run, and how a round is made."""
-
-    fit_options: dict
-
-    def __init__(self, model, train, config: FitConfig, pruning: PruningConfig, folder) -> None:
-        check_data("train", train)
-        self.model, self.train, self.config, self.pruning = model, train, config, pruning
-        self.names = list(prunable_weights(model, pruning.targets))
-        self.shares = dict.fromkeys(self.names, pruning.rate)
-        for pattern, share in (pruning.rates or {}).items():
-            self.shares |= dict.fromkeys(match_names(self.names, pattern, argument="rates for"), share)
-        if held_masks(model):
-            raise ValueError("model holds masks already; call release_masks(model) first")
-        self.steps = config.epochs * steps_per_epoch(train, config)
-        if pruning.rewind_step >= self.steps:
-            raise ValueError(
-                f"rewind_step is {pruning.rewind_step}; expected a step of the training, below {self.steps}"
-            )
-        self.files = RoundFiles(folder, self._settings(), weights_of(model)) if folder is not None else None
-
-    def dense(self, after_step) -> tuple[dict[str, Tensor], Round]:
-        """Train the dense network: the weights of the rewind step, and round 0."""
-        masks = {name: torch.ones_like(value, dtype=torch.bool) for name, value in self._weights().items()}
-        start = self.files.load_start() if self.files else None
-        if start is not None and (saved := self._saved(0)):
-            return start, saved
-        if start is None and self.files:  # where the step was counted from is unknown: begin again
-            shutil.rmtree(self.files.training(0), ignore_errors=True)
-        kept = _Keeper(self.pruning.rewind_step, after_step, start)
-        kept.look(self.model, 0, self.files)
-        history = self._fit(0, self.config, 0, lambda model: kept.after_step(model, self.files))
-        if kept.start is None:
-            raise ValueError(
-                f"patience ended the dense training after {kept.count} steps, before rewind_step, which is "
-                f"{self.pruning.rewind_step}; expected an earlier step, or more patience"
-            )
-        return kept.start, self._done(0, masks, history)
-
-    def pruned(self, number: int, start: dict[str, Tensor], last: Round, after_step) -> Round:
-        """Prune what the last round has trained, and train the rest."""
-        if saved := self._saved(number):
-            return saved
-        masks = self._cut(number, last)
-        if self.pruning.retrain == "rewind":
-            rewind(self.model, start, masks)
-        else:
-            hold_masks(self.model, masks)
-        history = self._fit(number, self._config_of_a_round(), self.pruning.rewind_step, after_step)
-        return self._done(number, masks, history)
-
-    def _cut(self, number: int, last: Round) -> Masks:
-        """The smallest magnitudes go, so many that (1 - rate) to the power of ``number`` is left."""
-        scores = {name: last.weights[name].abs() for name in self.names}
-        sparsities = {name: 1 - (1 - share) ** number for name, share in self.shares.items()}
-        if self.pruning.scope == "global":
-            return global_masks(scores, 1 - (1 - self.pruning.rate) ** number, within=last.masks)
-        return local_masks(scores, sparsities, within=last.masks)
-
-    def _config_of_a_round(self) -> FitConfig:
-        if self.pruning.retrain != "fine-tune":
-            return self.config
-        last = self.config.learning_rate * rate_factor(self.config, self.steps - 1, self.steps)
-        rate = self.pruning.fine_tune_rate or last
-        return replace(self.config, learning_rate=rate, schedule="constant", warmup=0.0)
-
-    def _fit(self, number: int, config: FitConfig, first_step: int, after_step) -> History:
-        checkpoints = self.files.training(number) if self.files else None
-        options = self.fit_options | {"after_step": after_step, "checkpoint_dir": checkpoints}
-        return fit(self.model, self.train, config, first_step=first_step, **options)
-
-    def _saved(self, number: int) -> Round | None:
-        """A round that lies in the folder, put into the model."""
-        saved = self.files.load_round(number) if self.files else None
-        if saved is None:
-            return None
-        masks, weights, history = saved
-        if number:
-            rewind(self.model, weights, masks)
-        else:
-            self.model.load_state_dict(weights)
-        return Round(number, masks, weights, history)
-
-    def _done(self, number: int, masks: Masks, history: History) -> Round:
-        done = Round(number, masks, weights_of(self.model), history)
-        if self.files:
-            self.files.save_round(number, masks, done.weights, history)
-        return done
-
-    def _weights(self) -> dict[str, Tensor]:
-        parameters = dict(self.model.named_parameters())
-        return {name: parameters[name].detach().cpu() for name in self.names}
-
-    def _settings(self) -> dict:
-        pruning = {
-            name: value for name, value in vars(self.pruning).items() if name not in ("rounds", "rates", "targets")
-        }
-        return asdict(self.config) | pruning | {"rates": self.shares, "steps": self.steps}
+def _rates(model: nn.Module, train, config: FitConfig, pruning: PruningConfig) -> dict[str, float]:
+    """The share that each round prunes of each weight's tensor. Raises before anything is changed."""
+    check_data("train", train)
+    names = list(prunable_weights(model, pruning.targets))
+    rates = dict.fromkeys(names, pruning.rate)
+    for pattern, rate in (pruning.rates or {}).items():
+        rates |= dict.fromkeys(match_names(names, pattern, argument="rates for"), rate)
+    if held_masks(model):
+        raise ValueError("model holds masks already; call release_masks(model) first")
+    steps = config.epochs * steps_per_epoch(train, config)
+    if pruning.rewind_step >= steps:
+        raise ValueError(f"rewind_step is {pruning.rewind_step}; expected a step of the training, below {steps}")
+    return rates
 
 
-class _Keeper:
-    """Keeps the weights of one step of a training, and counts the steps until then."""
+def _cut(last: Round, rates: Mapping[str, float], pruning: PruningConfig) -> Masks:
+    """The masks of the next round: the smallest magnitudes go, so many that (1 - rate) to the power of it is left."""
+    sizes, number = {name: last.weights[name].abs() for name in rates}, last.number + 1
+    if pruning.scope == "global":
+        return global_masks(sizes, 1 - (1 - pruning.rate) ** number, within=last.masks)
+    return local_masks(sizes, {name: 1 - (1 - rate) ** number for name, rate in rates.items()}, within=last.masks)
 
-    def __init__(self, step: int, after_step, start: dict[str, Tensor] | None) -> None:
-        self.step, self.then, self.start, self.count = step, after_step, start, 0
 
-    def look(self, model: nn.Module, count: int, files: RoundFiles | None) -> None:
-        if self.start is None and count == self.step:
-            self.start = weights_of(model)
-            if files:
-                files.save_start(self.start)
+def _config_of_a_round(config: FitConfig, pruning: PruningConfig, steps: int) -> FitConfig:
+    """How a round is trained: as the dense network, but for fine-tuning."""
+    if pruning.retrain != "fine-tune":
+        return config
+    rate = pruning.fine_tune_rate or config.learning_rate * rate_factor(config, steps - 1, steps)
+    return replace(config, learning_rate=rate, schedule="constant", warmup=0.0)
 
-    def after_step(self, model: nn.Module, files: RoundFiles | None) -> None:
+
+class _Start:
+    """The weights of step k of the dense training, stored as soon as they are there."""
+
+    def __init__(self, model: nn.Module, step: int, after_step, stages: Stages) -> None:
+        self.step, self.then, self.stages, self.count = step, after_step, stages, 0
+        self.weights: dict[str, Tensor] | None = None
+        if step == 0 or stages.names("start"):
+            self.weights = stages.once("start", lambda: weights_of(model))
+        elif folder := stages.unfinished(_name(0)):  # of a training whose step k nobody kept: begin again
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def after_step(self, model: nn.Module) -> None:
+        """Call ``then``; keep the weights if this was step k."""
         if self.then is not None:
             self.then(model)
         self.count += 1
-        self.look(model, self.count, files)
+        if self.weights is None and self.count == self.step:
+            self.weights = self.stages.once("start", lambda: weights_of(model))
 
 
 @contextmanager
@@ -302,6 +266,10 @@ def _released_on_error(model: nn.Module) -> Iterator[None]:
     except Exception:
         release_masks(model)
         raise
+
+
+def _name(number: int) -> str:
+    return f"round-{number:02d}"
 
 
 def _reset(module: nn.Module) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.lab import picture_of, why_not, widget_cell
+from tools.lab import picture_of, why_not, widget_cell
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator

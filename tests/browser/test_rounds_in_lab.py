@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.lab import check_sharp_and_fitting, picture_digest, press_and_wait
+from tests.browser.checks import check_sharp_and_fitting
+from tools.lab import picture_digest, press_and_wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator

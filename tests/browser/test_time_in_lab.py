@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.lab import picture_digest, press_and_wait
+from tools.lab import picture_digest, press_and_wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator

@@ -3,14 +3,17 @@
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pooch
 import pytest
 
 from course_lib.data import files
-from course_lib.data.files import DataFile, DataFileError, cache_folder, data_folders, find_or_download, md5_of
+from course_lib.data.files import DataFile, DataFileError, cache_folder, data_folders, find_or_download
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte
 BLOCK = 1 << 14  # what is received is written in blocks of this size
@@ -21,6 +24,7 @@ class Server:
     """A web server on this machine; ``behave`` is a list of what it does with the requests to come.
 
     ``None``: sends all that is asked for. A number: breaks off after so many bytes. A status: answers with it.
+    An event: sends half, and the rest when the event is set.
     """
 
     def __init__(self):
@@ -59,7 +63,12 @@ class Server:
             handler.send_header("Content-Encoding", "gzip")
         handler.send_header("Content-Length", str(len(rest)))
         handler.end_headers()
-        rest = rest[:act] if act is not None else rest
+        if isinstance(act, threading.Event):
+            handler.wfile.write(rest[: len(rest) // 2])
+            self.sent += len(rest) // 2
+            act.wait(60)
+            rest = rest[len(rest) // 2 :]
+        rest = rest[:act] if isinstance(act, int) else rest
         self.sent += len(rest)
         handler.wfile.write(rest)
 
@@ -75,7 +84,7 @@ def server():
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     waits = []
-    monkeypatch.setattr(files.time, "sleep", waits.append)
+    monkeypatch.setattr(pooch.core.time, "sleep", waits.append)
     return waits
 
 
@@ -120,9 +129,15 @@ def test_course_data_comes_before_the_cache(monkeypatch, cache, tmp_path):
     assert find_or_download(the_file(), root=cache, download=False) == in_cache
 
 
-def test_md5_by_an_independent_reader(tmp_path):
-    path = put(tmp_path)
-    assert md5_of(path) == hashlib.md5(path.read_bytes()).hexdigest()
+@pytest.mark.parametrize("how", ["variable", "argument"])
+def test_a_tilde_is_the_home_folder(monkeypatch, cache, tmp_path, how):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    path = put(tmp_path / "data")
+    if how == "variable":
+        monkeypatch.setenv("COURSE_DATA", "~/data")
+    root = "~/data" if how == "argument" else None
+    assert find_or_download(the_file(), root=root, download=False) == path
 
 
 @pytest.mark.parametrize("content", [b"", CONTENT[:-1], CONTENT[:-1] + b"?", CONTENT + b"?"])
@@ -136,10 +151,10 @@ def test_a_damaged_file_is_an_error_and_stays(cache, server, content):
 def test_a_file_that_cannot_be_read(cache, monkeypatch):
     path = put(cache)
 
-    def denied(path):
+    def denied(path, alg):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files, "md5_of", denied)
+    monkeypatch.setattr(pooch, "file_hash", denied)
     with pytest.raises(DataFileError, match=f"{path} cannot be read .*Permission denied.*{OFFLINE}"):
         find_or_download(the_file())
 
@@ -240,9 +255,59 @@ def test_a_mirror_goes_on_where_the_first_address_broke_off(cache, server):
 
 def test_wrong_everywhere_leaves_no_file(cache, server):
     server.content = b"an error page"
-    with pytest.raises(DataFileError, match=f"does not have the checksum .*{OFFLINE}"):
+    with pytest.raises(DataFileError, match=f"does not match the known hash.*{OFFLINE}"):
         find_or_download(the_file(server.url))
     assert len(server.requests) == 3 and os.listdir(cache / "set/raw") == []
+
+
+# ---- several processes
+
+
+def in_a_process(cache, file):
+    """A Python of its own that looks for ``file`` in ``cache``, and prints where it is."""
+    code = (
+        "from course_lib.data.files import DataFile, find_or_download; "
+        f"print(find_or_download({file!r}, root={str(cache)!r}))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TQDM_DISABLE": "1"}, **pipes)
+
+
+def wait_for(condition, seconds=60):
+    end = threading.Event()
+    for _ in range(20 * seconds):
+        if condition():
+            return
+        end.wait(0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_four_first_downloads_at_once(cache, server):
+    go_on = threading.Event()
+    server.behave = [go_on]
+    processes = [in_a_process(cache, the_file(server.url)) for _ in range(4)]
+    wait_for(lambda: server.requests)  # one of them is in the middle of its download
+    threading.Timer(2, go_on.set).start()
+    for process in processes:
+        answer, errors = process.communicate(timeout=100)
+        assert (process.returncode, errors, answer.strip()) == (0, "", str(cache / "set/raw/file.gz"))
+    assert (cache / "set/raw/file.gz").read_bytes() == CONTENT
+    assert len(server.requests) == 1 and os.listdir(cache / "set/raw") == ["file.gz"]
+
+
+def test_after_a_process_was_killed_another_goes_on(cache, server):
+    never, part = threading.Event(), cache / "set/raw/file.gz.part"
+    server.behave = [never]
+    process = in_a_process(cache, the_file(server.url))
+    try:
+        wait_for(lambda: part.is_file() and part.stat().st_size > len(CONTENT) // 3)
+    finally:
+        process.kill()
+        process.communicate()
+        never.set()
+    have = part.stat().st_size
+    assert find_or_download(the_file(server.url), root=cache).read_bytes() == CONTENT
+    assert server.requests == [None, f"bytes={have}-"]
 
 
 # ---- the disk

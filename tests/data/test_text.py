@@ -10,9 +10,20 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from course_lib.data import text
-from course_lib.data.text import AGREEMENT_FIT, KINDS, LENGTH, NOUNS, Sentence, load_agreement, make_sentence, with_s
+from course_lib.data.text import (
+    AGREEMENT_FIT,
+    KINDS,
+    LENGTH,
+    MASK,
+    NOUNS,
+    PADDING,
+    Sentence,
+    load_agreement,
+    make_sentence,
+    with_s,
+)
 from course_lib.evaluation import evaluate
-from course_lib.models.encoder import MASK, PADDING, Encoder
+from course_lib.models.encoder import Encoder
 from course_lib.training import fit
 
 SPLITS = ("train", "validation", "test", "hard")

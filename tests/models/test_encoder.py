@@ -8,10 +8,11 @@ import torch
 from torch import fx, nn
 from torch.utils.data import TensorDataset
 
+from course_lib.data.text import MASK, PADDING
 from course_lib.distillation.hinton import distill
 from course_lib.evaluation import evaluate, predict_logits
-from course_lib.measure import flops, measure_model
-from course_lib.models.encoder import MASK, PADDING, Block, Encoder, SelfAttention
+from course_lib.measure import compare_models, flops
+from course_lib.models.encoder import Block, Encoder, SelfAttention
 from course_lib.training import FitConfig, fit
 
 
@@ -201,7 +202,7 @@ def test_it_is_measured_trained_and_distilled():
     assert evaluate(teacher, data).accuracy == 1 and history.train_loss[-1] < history.train_loss[0]
     distill(student, teacher, data, FitConfig(epochs=1), progress=False)
     assert predict_logits(student, data).shape == (40, 7)
-    row = measure_model("teacher", teacher, tokens[:1], data, timed=False)
+    (row,) = compare_models({"teacher": teacher}, tokens[:1], data, timed=False).rows
     assert row.quality == {"accuracy": 1.0} and row.parameters == sum(p.numel() for p in teacher.parameters())
     # a multiply-add is two operations: four projections, two linear layers, two products of attention, the head
     by_hand = 2 * 7 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 2 * 7 * 7 * 16 + 2 * 16 * 7

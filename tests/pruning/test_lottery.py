@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.utils.data import TensorDataset
 
+from course_lib.distillation.hinton import soft_target_loss
 from course_lib.models.vision import SmallConvNet, lenet_300_100, mlp
 from course_lib.pruning.held import held_masks, hold_masks, release_masks
 from course_lib.pruning.lottery import PruningConfig, iterative_pruning, random_masks, reinitialise, rewind
@@ -267,15 +268,40 @@ def test_more_rounds_go_on_from_the_saved_ones(tmp_path):
 
 def test_a_folder_with_another_run(tmp_path):
     imp(mlp([6, 8, 3]), PruningConfig(rounds=1), folder=tmp_path)
-    with pytest.raises(ValueError, match="holds a run with rate=0.2, not 0.3; .*another folder"):
+    with pytest.raises(ValueError, match="holds a run made with .*rate.*=0.2, not 0.3; .*another folder"):
         imp(mlp([6, 8, 3]), PruningConfig(rounds=1, rate=0.3), folder=tmp_path)
-    with pytest.raises(ValueError, match="holds a run with learning_rate=0.05, not 0.1"):
+    with pytest.raises(ValueError, match="holds a run made with training.learning_rate=0.05, not 0.1"):
         imp(mlp([6, 8, 3]), PruningConfig(rounds=1), replace(CONFIG, learning_rate=0.1), folder=tmp_path)
-    with pytest.raises(ValueError, match="holds a run with initial weights="):
+    with pytest.raises(ValueError, match="holds a run made with other data: the first weights has changed"):
         imp(mlp([6, 8, 3], seed=1), PruningConfig(rounds=1), folder=tmp_path)
     (tmp_path / "round-01.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"round-01.safetensors cannot be read .* delete it"):
         imp(mlp([6, 8, 3]), PruningConfig(rounds=1), folder=tmp_path)
+
+
+def test_a_folder_with_another_loss_or_other_data_of_the_same_size(tmp_path):
+    imp(mlp([6, 8, 3]), PruningConfig(rounds=1), folder=tmp_path)
+    loss = soft_target_loss(temperature=2.0, alpha=0.5)
+    with pytest.raises(ValueError, match="holds a run made with loss.*hard_label_loss"):
+        imp(mlp([6, 8, 3]), PruningConfig(rounds=1), folder=tmp_path, loss=loss)
+    inputs, labels = examples().tensors
+    with pytest.raises(ValueError, match="holds a run made with other data: train has changed"):
+        other = TensorDataset(inputs, labels.roll(1))
+        iterative_pruning(mlp([6, 8, 3]), other, CONFIG, PruningConfig(rounds=1), folder=tmp_path)
+
+
+def test_a_frozen_weight_is_undone_too():
+    model = mlp([6, 8, 3])
+    model[1].weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+
+    def fails(model, done):
+        if done.number == 2:
+            raise RuntimeError("no room on the disk")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        imp(model, PruningConfig(rounds=2), after_round=fails)
+    assert same(model.state_dict(), before)
 
 
 def test_after_an_error_the_model_is_as_it_was():

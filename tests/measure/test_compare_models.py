@@ -1,5 +1,7 @@
 """One call that measures everything: each number is that of the function behind it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -10,14 +12,20 @@ from course_lib.models.vision import mlp
 from course_lib.table import ComparisonTable
 
 
+def row_of(model, example, data=None):
+    """The only row of a table of one model, not timed."""
+    (row,) = measure.compare_models({"tiny": model}, example, data, timed=False).rows
+    return row
+
+
 def test_a_row_by_hand():
     model = mlp([3, 4, 2])
-    row = measure.measure_model("tiny", model, torch.randn(5, 3), quality={"perplexity": 7.0}, repeats=3)
-    assert (row.name, row.quality, row.parameters, row.nonzero) == ("tiny", {"perplexity": 7.0}, 26, 26)
+    (row,) = measure.compare_models({"tiny": model}, torch.randn(5, 3)).rows
+    assert (row.name, row.quality, row.parameters, row.nonzero) == ("tiny", {}, 26, 26)
     assert (row.bytes_in_memory, row.flops, row.example) == (104, 5 * 40, "5×3")
     assert row.bytes_on_disk == measure.bytes_on_disk(model)
     assert row.peak_memory == 2 * 5 * 4 * 4
-    assert row.latency.repeats == 3
+    assert row.latency.repeats == 30
     assert row.device.startswith("CPU, ")
     assert model.training
 
@@ -28,29 +36,30 @@ def test_accuracy_on_data_by_hand():
         model[1].weight.copy_(torch.eye(2))
         model[1].bias.zero_()
     data = TensorDataset(torch.tensor([[1.0, 0], [0, 1], [2, 1], [1, 3]]), torch.tensor([0, 1, 1, 1]))
-    row = measure.measure_model("eye", model, data.tensors[0], data, quality={"note": 1.0}, timed=False)
-    assert row.quality == {"accuracy": 0.75, "note": 1.0}
+    row = row_of(model, data.tensors[0], data)
+    assert row.quality == {"accuracy": 0.75}
     assert row.latency is None
 
 
 def test_a_model_with_several_inputs():
-    row = measure.measure_model("bilinear", nn.Bilinear(2, 3, 4), (torch.randn(5, 2), torch.randn(5, 3)), timed=False)
+    row = row_of(nn.Bilinear(2, 3, 4), (torch.randn(5, 2), torch.randn(5, 3)))
     assert row.example == "5×2, 5×3"
+    assert row.flops == 2 * 5 * (4 * 3 * 2 + 4 * 3)
 
 
 def test_only_models():
     with pytest.raises(TypeError, match="model is a str"):
-        measure.measure_model("tiny", "tiny", torch.randn(1))
+        measure.compare_models({"tiny": "tiny"}, torch.randn(1))
 
 
 def test_a_table_of_models_is_their_rows_timed_in_turns():
     models, x = {"tiny": mlp([3, 4, 2]), "large": mlp([3, 40, 2])}, torch.randn(5, 3)
-    table = measure.compare_models(models, x, repeats=3)
-    assert [row.latency.repeats for row in table.rows] == [3, 3]
+    table = measure.compare_models(models, x)
+    assert [row.name for row in table.rows] == ["tiny", "large"]
+    assert all(row.latency.repeats == 30 for row in table.rows)
     untimed = measure.compare_models(models, x, timed=False)
-    assert str(untimed) == str(
-        ComparisonTable([measure.measure_model(name, model, x, timed=False) for name, model in models.items()])
-    )
+    assert [row.parameters for row in untimed.rows] == [26, 242]
+    assert str(untimed) == str(ComparisonTable([replace(row, latency=None) for row in table.rows]))
     assert "latency" not in str(untimed)
     assert repr(table) == str(table)
 
@@ -60,7 +69,7 @@ def test_threads_are_named():
     try:
         for count, name in ((1, "CPU, 1 thread"), (2, "CPU, 2 threads")):
             torch.set_num_threads(count)
-            assert measure.measure_model("tiny", mlp([3, 2]), torch.randn(1, 3), timed=False).device == name
+            assert row_of(mlp([3, 2]), torch.randn(1, 3)).device == name
     finally:
         torch.set_num_threads(before)
 

@@ -1,7 +1,7 @@
 """Take the README's pictures of the widgets, in a real JupyterLab.
 
-    python -m tests.browser.screenshot                      all of them
-    python -m tests.browser.screenshot sparsity rounds      some
+    python -m tools.screenshot                      all of them
+    python -m tools.screenshot sparsity rounds      some
 
 Writes docs/images/temperature_widget.png and its like, and the whole page to build/temperature_lab.png.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser.lab import ROOT, picture_of, press_and_wait, widget_cell
+from tools.lab import ROOT, picture_of, press_and_wait, widget_cell
 
 # The key presses on the first slider from where the lesson starts it to what the picture shows: the key of the first
 # entry as often as its number says, and so on.

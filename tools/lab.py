@@ -5,8 +5,7 @@
         press_and_wait(picture_of(cell), "ArrowRight")
 
 The server has its own port, token, configuration and working copy, all under ``scratch``, and reaches for nothing
-outside the machine. The lessons mark the cell of a widget with a tag: ``widget-temperature``. A widget whose lesson is
-not there yet comes from a small notebook of its own, in ``small.py``.
+outside the machine. The lessons mark the cell of a widget with a tag: ``widget-temperature``.
 """
 
 import json
@@ -14,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -26,12 +24,11 @@ from typing import TYPE_CHECKING
 import nbformat
 
 from course_lib.doctor import find_browser
-from tests.browser.small import SMALL
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 LESSONS = ROOT / "notebooks"
 WIDE = {"width": 1280, "height": 1000}
 BROWSER_FLAGS = (
@@ -209,20 +206,12 @@ class Lab:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
 
 
-def notebook_with(tag: str, scratch: Path) -> Path:
-    """The lesson that has a cell with ``tag``; without one, a small notebook made in ``scratch``.
-
-    Raises KeyError for a tag that neither has.
-    """
+def lesson_with(tag: str) -> Path:
+    """The first lesson that has a cell with ``tag``. Raises ValueError if there is none."""
     for lesson in sorted(LESSONS.glob("*.ipynb")):
         if any(tag in cell.metadata.get("tags", []) for cell in nbformat.read(lesson, as_version=4).cells):
             return lesson
-    cell = nbformat.v4.new_code_cell(SMALL[tag], metadata={"tags": [tag]})
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
-    path = scratch / f"{tag}.ipynb"
-    nbformat.write(notebook, path)
-    return path
+    raise ValueError(f"tag is {tag!r}; expected that of a cell of a lesson, such as 'widget-temperature'")
 
 
 @contextmanager
@@ -231,8 +220,7 @@ def widget_cell(tag: str, scratch: Path, *, pixel_ratio: float = 1) -> Iterator[
 
     Raises RuntimeError as ``running_lab``, ``open_page`` and ``Lab.run_until`` do.
     """
-    notebook = notebook_with(tag, scratch)
-    with running_lab(notebook, scratch / "lab") as url, open_page(pixel_ratio=pixel_ratio) as page:
+    with running_lab(lesson_with(tag), scratch / "lab") as url, open_page(pixel_ratio=pixel_ratio) as page:
         cell = Lab(page, url).run_until(tag)
         picture_of(cell).wait_for()
         watch(picture_of(cell))
@@ -261,25 +249,3 @@ def press_and_wait(image: "Locator", key: str, timeout: float = 5) -> float:
 def picture_digest(image: "Locator") -> bytes:
     """SHA-256 of the file that ``image`` shows now."""
     return bytes(image.evaluate(DIGEST))
-
-
-def check_moves(image: "Locator", moves: int, *, slowest: float = 2000) -> None:
-    """Assert that each of so many presses of the right arrow gives another picture, and soon enough.
-
-    ``slowest`` is in milliseconds, for the median: far above the aim of 100, which a busy machine may miss; benchmarks/
-    measures it.
-    """
-    pictures, milliseconds = {picture_digest(image)}, []
-    for _ in range(moves):
-        milliseconds.append(press_and_wait(image, "ArrowRight"))
-        pictures.add(picture_digest(image))
-    print(f"key press to picture: median {statistics.median(milliseconds):.0f} ms, most {max(milliseconds):.0f} ms")
-    assert len(pictures) == moves + 1
-    assert statistics.median(milliseconds) < slowest
-
-
-def check_sharp_and_fitting(image: "Locator") -> None:
-    """Assert that the picture has more pixels than it takes on the page, and is no wider than the page."""
-    shown, drawn, page = image.evaluate("(i) => [i.clientWidth, i.naturalWidth, i.ownerDocument.body.clientWidth]")
-    assert 500 < shown <= page
-    assert drawn >= 1.5 * shown
