@@ -67,7 +67,7 @@ def seed_generators(seed: int) -> None:
     else:  # the same on the CPU, without the stack trace that manual_seed keeps for a GPU that might wake up
         torch.default_generator.manual_seed(seed)
     numpy.random.seed(seed % 2**32)
-    random.seed(seed)
+    random.seed(seed % 2**64)  # of a negative seed it would take the absolute value
 
 
 @contextmanager

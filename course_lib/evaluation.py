@@ -235,6 +235,19 @@ def check_labels(labels: Tensor, logits: Tensor, name: str = "labels") -> Tensor
     return labels
 
 
+def check_answers(model: nn.Module, data: TensorDataset | DataLoader, device: torch.device, name: str) -> None:
+    """Raise if labels of ``data`` do not fit what ``model``, which is on ``device``, answers to the first examples.
+
+    All labels of a ``TensorDataset`` are looked at, and those of the first batch of a loader.
+    """
+    tensors = data.tensors if isinstance(data, TensorDataset) else None
+    batch = tuple(tensor[:1] for tensor in tensors) if tensors else next(iter(data))
+    with evaluating(model), torch.no_grad():
+        logits = answer(model, to_device(batch, device))
+    labels = labels_of(model, tensors or batch, name)
+    check_labels(labels, logits.expand(len(labels), *logits.shape[1:]), f"{name} labels")
+
+
 def _predictions(
     model: nn.Module, data: TensorDataset | DataLoader, batch_size: int, device: str | torch.device | None
 ) -> Iterator[tuple[Tensor, Batch]]:

@@ -32,9 +32,8 @@ from course_lib.device import (
     autocast_dtype,
     check_model,
     copy_of_state,
-    device_of,
-    evaluating,
     pick_device,
+    placed,
     put_back,
     seed_generators,
     seeded,
@@ -44,6 +43,7 @@ from course_lib.evaluation import (
     PADDING_LABEL,
     Batch,
     answer,
+    check_answers,
     check_data,
     check_labels,
     count_labels,
@@ -54,7 +54,7 @@ from course_lib.evaluation import (
 from course_lib.processes import Processes
 from course_lib.progress import bar
 from course_lib.resume import check_folder, describe
-from course_lib.training_config import FitConfig, History, make_optimizer, rate_factor
+from course_lib.training_config import FitConfig, History, make_optimizer, rate_factor, steps_per_epoch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -129,35 +129,178 @@ def fit(
     """
     config = FitConfig() if config is None else config
     _check_arguments(model, train, config, validation, checkpoint_dir, first_step)
-    steps, history, best = steps_per_epoch(train, config), History(), None
-    with undone_on_error(model), _trained_at_home(model), seeded(config.seed):
-        run = _Run(model, config, loss, augment, after_step, device, accelerator)
-        _check_first_answers(run, train, validation)
+    device = accelerator.device if accelerator else pick_device(device)
+    history, best, checkpoints = History(), None, None
+    with undone_on_error(model), placed(model, device), seeded(config.seed), _batch_norm_explained():
+        run = _Run(model, train, config, loss, augment, after_step, first_step, device, Processes(accelerator))
+        _check_labels_of(run, validation)
         if checkpoint_dir is not None:
-            settings = {"config": config, "first_step": first_step, "steps_per_epoch": steps}
-            settings |= {"loss": describe(loss), "augment": describe(augment)}
+            made_with = {"config": config, "first_step": first_step, "steps_per_epoch": run.steps}
+            made_with |= {"loss": describe(loss), "augment": describe(augment)}
             data = {"train": train, "validation": validation}
-            checkpoints = Checkpoints(checkpoint_dir, model, run.optimizer, settings, data)
+            checkpoints = Checkpoints(checkpoint_dir, model, run.optimizer, made_with, data)
             history, best = checkpoints.read()
-        epoch = first_step // steps + len(history.train_loss)
-        total, done = config.epochs * steps, max(first_step, epoch * steps)
+        epoch = first_step // run.steps + len(history.train_loss)
+        total, done = config.epochs * run.steps, max(first_step, epoch * run.steps)
         if config.tokens is not None:
             total, done = config.tokens, sum(history.tokens)
-        with bar(total=total, initial=done, show=progress and run.processes.rank == 0) as shown:
-            while not _is_over(history, config, epoch):
-                _train_epoch(run, train, epoch, first_step, history, shown)
-                newest_is_best = validation is not None and _validate(run, validation, history)
-                if config.patience is not None and newest_is_best:
-                    best = copy_of_state(model, "cpu")
-                epoch += 1
-                if checkpoint_dir is not None:
-                    if run.processes.rank == 0:
+        try:
+            with bar(total=total, initial=done, show=progress and run.processes.rank == 0) as shown:
+                while not _is_over(history, config, epoch):
+                    run.epoch(epoch, history, shown)
+                    newest_is_best = validation is not None and _validate(run, validation, history)
+                    if config.patience is not None and newest_is_best:
+                        best = copy_of_state(model, "cpu")
+                    epoch += 1
+                    if checkpoints and run.processes.rank == 0:
                         checkpoints.write(epoch, history, best)
                     run.processes.wait()
-        if best is not None:
-            put_back(model, best)
-        run.optimizer.zero_grad(set_to_none=True)  # nobody needs the last gradient
+            if best is not None:
+                put_back(model, best)
+        finally:
+            model.eval()  # after an interruption from the keyboard too
+            run.optimizer.zero_grad(set_to_none=True)  # nobody needs the last gradient
     return history
+
+
+class _Run:
+    """The training of one model: what stays the same through it, and its epochs and steps."""
+
+    def __init__(self, model, train, config, loss, augment, after_step, first_step, device, processes) -> None:
+        self.model, self.train, self.config, self.loss, self.augment = model, train, config, loss, augment
+        self.after_step, self.first_step, self.device, self.processes = after_step, first_step, device, processes
+        self.steps = steps_per_epoch(train, config)
+        processes.start_alike(model)
+        self.optimizer = make_optimizer(model, config)
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        dtype = torch.bfloat16 if config.precision == "bf16" else autocast_dtype(device)
+        mixed = dtype is not None and config.precision != "fp32"
+        self.autocast = torch.autocast(device.type, dtype) if mixed else nullcontext()
+
+    def epoch(self, epoch: int, history: History, shown) -> None:
+        """One pass over the data, from the first step on or until there were enough tokens, written to ``history``."""
+        config, start, total = self.config, time.perf_counter(), torch.zeros((), device=self.device)
+        done, tokens, before, factor = 0, 0, sum(history.tokens), 1.0
+        # Nothing random outlives the epoch. The same seed on all processes: a DataLoader then shuffles alike on each.
+        seed = hash((config.seed, epoch)) % 2**63  # Python does not randomise the hash of integers
+        generator = torch.Generator().manual_seed(seed)
+        self.model.train()
+        seed_generators(seed)
+        for step, (parts, count) in enumerate(self.batches_of_steps(generator), epoch * self.steps):
+            if step == epoch * self.steps and self.processes.rank > 0:
+                seed_generators(seed + self.processes.rank)  # the order is drawn; dropout is to differ
+            if step < self.first_step:
+                continue
+            if config.tokens is None:
+                factor = rate_factor(config, step, config.epochs * self.steps)
+            else:  # counted in steps of this one's size
+                factor = rate_factor(config, (before + tokens) / max(count, 1), config.tokens / max(count, 1))
+            total += self.step(parts, factor)
+            done, tokens = done + 1, tokens + count
+            shown.update(1 if config.tokens is None else count)
+            if config.tokens is not None and before + tokens >= config.tokens:
+                break
+        self.processes.average_buffers(self.model)
+        if done == 0 or (config.tokens is not None and tokens == 0):
+            raise ValueError(f"train gave no {'label that counts' if done else 'batch'} in epoch {epoch + 1}")
+        mean, rate = self.processes.mean(total).item() / done, config.learning_rate * factor
+        if not math.isfinite(mean) or not all(parameter.isfinite().all() for parameter in self.parameters):
+            what = "weights are no longer finite" if math.isfinite(mean) else f"loss is {mean}"
+            raise FloatingPointError(
+                f"the training {what} in epoch {epoch + 1}: lower the learning rate (now {rate:g}), "
+                "set clip_norm, or look for inputs that are not finite"
+            )
+        history.train_loss.append(mean)
+        history.learning_rate.append(rate)
+        history.seconds.append(time.perf_counter() - start)
+        if config.tokens is not None:
+            history.tokens.append(tokens)
+
+    def batches_of_steps(self, generator: torch.Generator) -> Iterator[tuple[list[tuple[Batch, float]], int]]:
+        """For each step: this process's part of every batch with the weight of its loss, and the labels of them all."""
+        batches = _batches(self.train, self.config, generator)
+        counting = self.config.accumulate > 1 or self.config.tokens is not None
+        while together := list(islice(batches, self.config.accumulate)):
+            counts = [count_labels(self.model, batch) if counting else 1 for batch in together]
+            count, parts = sum(counts), []
+            for batch, own in zip(together, counts, strict=True):
+                batch = to_device(batch, self.device)
+                if self.augment is not None:  # before the batch is divided: the same for any number of processes
+                    batch = self.augmented(batch, generator)
+                part, share = self.processes.part(batch, partial(count_labels, self.model))
+                parts.append((part, share * (own / max(count, 1))))
+            yield parts, count
+
+    def augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with other inputs."""
+        if isinstance(batch, Mapping):
+            raise TypeError(
+                "augment changes the inputs of (inputs, labels), but train gives dicts; change its data set"
+            )
+        return (self.augment(batch[0], generator), *batch[1:])
+
+    def step(self, parts: list[tuple[Batch, float]], factor: float) -> Tensor:
+        """One step, and its loss: the sum over ``parts``, each with its weight. ``factor`` is that of the schedule."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        values = []
+        for batch, weight in parts:
+            with self.autocast:
+                value = self.loss(self.model, batch)
+            if weight != 1:
+                value = value * weight
+            value.backward()
+            values.append(value.detach())
+        self.processes.average_gradients(self.parameters)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        self.optimizer.step()
+        if self.after_step is not None:
+            self.after_step(self.model)
+        return values[0] if len(values) == 1 else sum(values)
+
+
+def _batches(train: TensorDataset | DataLoader, config: FitConfig, generator: torch.Generator) -> Iterator[Batch]:
+    """Batches over all processes, a ``TensorDataset`` in an order drawn from ``generator``."""
+    if not isinstance(train, TensorDataset):
+        yield from train
+        return
+    for index in torch.randperm(len(train), generator=generator).split(config.batch_size):
+        if len(index) == config.batch_size or not config.drop_last:
+            yield tuple(tensor[index] for tensor in train.tensors)
+
+
+def _validate(run: _Run, validation, history: History) -> bool:
+    """Evaluate after an epoch, write it into ``history``, and tell whether it is the best so far."""
+    with seeded(run.config.seed):  # a DataLoader draws from the generator even when it does not shuffle
+        result = run.processes.agree(evaluate(run.model, validation, device=run.device))
+    history.validation_loss.append(result.loss)
+    history.validation_accuracy.append(result.accuracy)
+    ranked = [math.inf if math.isnan(value) else value for value in history.validation_loss]
+    history.best_epoch = ranked.index(min(ranked))
+    return history.best_epoch == len(ranked) - 1
+
+
+def _is_over(history: History, config: FitConfig, epoch: int) -> bool:
+    if config.patience is not None and history.best_epoch is not None:
+        if len(history.validation_loss) - 1 - history.best_epoch >= config.patience:
+            return True
+    return epoch >= config.epochs if config.tokens is None else sum(history.tokens) >= config.tokens
+
+
+@contextmanager
+def _batch_norm_explained() -> Iterator[None]:
+    """PyTorch's error at a batch of one example, with what to do about it."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"batch norm cannot learn from a batch of one example ({error}); leave such a last batch out with "
+            "FitConfig(drop_last=True), or drop_last=True of the DataLoader, or choose another batch_size"
+        ) from error
 
 
 def _check_arguments(model, train, config, validation, checkpoint_dir, first_step) -> None:
@@ -182,179 +325,9 @@ def _check_arguments(model, train, config, validation, checkpoint_dir, first_ste
         check_folder(checkpoint_dir, "checkpoint_dir")
 
 
-def steps_per_epoch(train: TensorDataset | DataLoader, config: FitConfig) -> int:
-    """How many steps ``fit`` makes of one pass over ``train``; the last one may be of fewer examples."""
-    batches = len(train)
-    if isinstance(train, TensorDataset):
-        batches = len(train) // config.batch_size if config.drop_last else math.ceil(len(train) / config.batch_size)
-    return math.ceil(batches / config.accumulate)
-
-
-@contextmanager
-def _trained_at_home(model: nn.Module) -> Iterator[None]:
-    """``model`` ends in eval mode, also after an interruption from the keyboard, and on the device it came from."""
-    home = device_of(model)
-    try:
-        yield
-    except Exception:  # the modes are given back with everything else
-        raise
-    except BaseException:
-        model.eval()
-        raise
-    else:
-        model.eval()
-    finally:
-        model.to(home)
-
-
-class _Run:
-    """What stays the same through a run: model, optimizer, where and how to compute."""
-
-    def __init__(self, model, config, loss, augment, after_step, device, accelerator) -> None:
-        self.config, self.loss, self.augment, self.after_step = config, loss, augment, after_step
-        self.processes = Processes(accelerator)
-        self.device = accelerator.device if accelerator else pick_device(device)
-        self.model = model.to(self.device)
-        self.processes.start_alike(self.model)
-        self.optimizer = make_optimizer(self.model, config)
-        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        dtype = torch.bfloat16 if config.precision == "bf16" else autocast_dtype(self.device)
-        mixed = dtype is not None and config.precision != "fp32"
-        self.autocast = torch.autocast(self.device.type, dtype) if mixed else nullcontext()
-
-    def part(self, batch: Batch, weight: float, generator: torch.Generator) -> tuple[Batch, float]:
-        """This process's part of a whole batch, on its device, and the weight of its loss."""
-        batch = to_device(batch, self.device)
-        if self.augment is not None:  # before the batch is divided: the same for any number of processes
-            if isinstance(batch, Mapping):
-                raise TypeError(
-                    "augment changes the inputs of (inputs, labels); train gives dicts: augment its data set"
-                )
-            batch = (self.augment(batch[0], generator), *batch[1:])
-        mine, share = self.processes.part(batch, partial(count_labels, self.model))
-        return mine, share * weight
-
-    def step(self, parts: list[tuple[Batch, float]], factor: float) -> Tensor:
-        """One step, and its loss: the sum over ``parts``, each with its weight. ``factor`` is that of the schedule."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device) if len(parts) > 1 else 0
-        for batch, weight in parts:
-            value = self.loss_of(batch)
-            if weight != 1:
-                value = value * weight
-            value.backward()
-            total += value.detach()
-        self.processes.average_gradients(self.parameters)
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        self.optimizer.step()
-        if self.after_step is not None:
-            self.after_step(self.model)
-        return total
-
-    def loss_of(self, batch: Batch) -> Tensor:
-        """The loss of one batch, in the number format of the run."""
-        try:
-            with self.autocast:
-                return self.loss(self.model, batch)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ValueError(
-                f"batch norm cannot learn from a batch of one example ({error}); leave the last batch out with "
-                "FitConfig(drop_last=True), or drop_last=True of a DataLoader, or choose another batch_size"
-            ) from error
-
-
-def _check_first_answers(run: _Run, train, validation) -> None:
-    """Raise before the first step where labels do not fit what the model answers to the first examples."""
-    for name, data in (("train", train), ("validation", validation)):
-        tensors = isinstance(data, TensorDataset)
-        if data is None or (name == "train" and not (tensors and run.loss is hard_label_loss)):
-            continue  # another loss may have no labels; the labels of a loader for training are checked as they come
-        batch = tuple(tensor[:1] for tensor in data.tensors) if tensors else next(iter(data))
-        with evaluating(run.model), torch.no_grad():
-            logits = answer(run.model, to_device(batch, run.device))
-        labels = labels_of(run.model, data.tensors if tensors else batch, name)
-        check_labels(labels, logits.expand(len(labels), *logits.shape[1:]), f"{name} labels")
-
-
-def _is_over(history: History, config: FitConfig, epoch: int) -> bool:
-    if config.patience is not None and history.best_epoch is not None:
-        if len(history.validation_loss) - 1 - history.best_epoch >= config.patience:
-            return True
-    return epoch >= config.epochs if config.tokens is None else sum(history.tokens) >= config.tokens
-
-
-def _train_epoch(run: _Run, train, epoch: int, first_step: int, history: History, shown) -> None:
-    """One pass over the data from ``first_step`` on, or until there were enough tokens, written into ``history``."""
-    config, start, steps = run.config, time.perf_counter(), steps_per_epoch(train, run.config)
-    # Nothing random outlives the epoch. The same seed on all processes: a DataLoader then shuffles alike on each.
-    seed = hash((config.seed, epoch)) % 2**63  # Python does not randomise the hash of integers
-    generator = torch.Generator().manual_seed(seed)
-    total, done, tokens, before, factor = torch.zeros((), device=run.device), 0, 0, sum(history.tokens), 1.0
-    run.model.train()
-    seed_generators(seed)
-    for step, (parts, count) in enumerate(_steps(run, train, generator), epoch * steps):
-        if step == epoch * steps and run.processes.rank > 0:
-            seed_generators(seed + run.processes.rank)  # the order is drawn; dropout is to differ
-        if step < first_step:
-            continue
-        if config.tokens is None:
-            factor = rate_factor(config, step, config.epochs * steps)
-        else:  # as many steps as there would be if all were as long as this one
-            factor = rate_factor(config, (before + tokens) / max(count, 1), config.tokens / max(count, 1))
-        total += run.step(parts, factor)
-        done, tokens = done + 1, tokens + count
-        shown.update(1 if config.tokens is None else count)
-        if config.tokens is not None and before + tokens >= config.tokens:
-            break
-    run.processes.average_buffers(run.model)
-    if done == 0 or (config.tokens is not None and tokens == 0):
-        raise ValueError(f"train gave no {'label that counts' if done else 'batch'} in epoch {epoch + 1}")
-    mean, rate = run.processes.mean(total).item() / done, config.learning_rate * factor
-    if not math.isfinite(mean) or not all(parameter.isfinite().all() for parameter in run.parameters):
-        what = "weights are no longer finite" if math.isfinite(mean) else f"loss is {mean}"
-        raise FloatingPointError(
-            f"the training {what} in epoch {epoch + 1}: lower the learning rate (now {rate:g}), "
-            "set clip_norm, or look for inputs that are not finite"
-        )
-    history.train_loss.append(mean)
-    history.learning_rate.append(rate)
-    history.seconds.append(time.perf_counter() - start)
-    if config.tokens is not None:
-        history.tokens.append(tokens)
-
-
-def _steps(run: _Run, train, generator: torch.Generator) -> Iterator[tuple[list[tuple[Batch, float]], int]]:
-    """For each step: this process's parts of its batches with their weights, and how many labels count in all of it."""
-    batches = _batches(train, run.config, generator)
-    counting = run.config.accumulate > 1 or run.config.tokens is not None
-    while together := list(islice(batches, run.config.accumulate)):
-        counts = [count_labels(run.model, batch) if counting else 1 for batch in together]
-        count = sum(counts)
-        weights = [own / max(count, 1) for own in counts]
-        yield [run.part(batch, weight, generator) for batch, weight in zip(together, weights, strict=True)], count
-
-
-def _batches(train: TensorDataset | DataLoader, config: FitConfig, generator: torch.Generator) -> Iterator[Batch]:
-    """Batches over all processes, a ``TensorDataset`` in an order drawn from ``generator``."""
-    if not isinstance(train, TensorDataset):
-        yield from train
-        return
-    for index in torch.randperm(len(train), generator=generator).split(config.batch_size):
-        if len(index) == config.batch_size or not config.drop_last:
-            yield tuple(tensor[index] for tensor in train.tensors)
-
-
-def _validate(run: _Run, validation, history: History) -> bool:
-    """Evaluate after an epoch, write it into ``history``, and tell whether it is the best so far."""
-    with seeded(run.config.seed):  # a DataLoader draws from the generator even when it does not shuffle
-        result = run.processes.agree(evaluate(run.model, validation, device=run.device))
-    history.validation_loss.append(result.loss)
-    history.validation_accuracy.append(result.accuracy)
-    ranked = [math.inf if math.isnan(value) else value for value in history.validation_loss]
-    history.best_epoch = ranked.index(min(ranked))
-    return history.best_epoch == len(ranked) - 1
+def _check_labels_of(run: _Run, validation) -> None:
+    """Raise before the first step if labels do not fit; those of a loader for training are checked as they come."""
+    if run.loss is hard_label_loss and isinstance(run.train, TensorDataset):
+        check_answers(run.model, run.train, run.device, "train")
+    if validation is not None:
+        check_answers(run.model, validation, run.device, "validation")

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.layers import match_names
 
@@ -165,6 +166,14 @@ def _fused_fits(model: nn.Module, parameters: list[nn.Parameter]) -> bool:
         for parameter in parameters
     )
     return plain and not any(getattr(module, "sparse", False) for module in model.modules())
+
+
+def steps_per_epoch(train: TensorDataset | DataLoader, config: FitConfig) -> int:
+    """How many steps ``fit`` makes of one pass over ``train``; the last one may be of fewer examples."""
+    batches = len(train)
+    if isinstance(train, TensorDataset):
+        batches = len(train) // config.batch_size if config.drop_last else math.ceil(len(train) / config.batch_size)
+    return math.ceil(batches / config.accumulate)
 
 
 def rate_factor(config: FitConfig, step: float, steps: float) -> float:

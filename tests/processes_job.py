@@ -97,7 +97,44 @@ def different_starts(accelerator, folder):
     return model, fit(model, data(25), FitConfig(batch_size=7, **TIGHT), accelerator=accelerator, progress=False)
 
 
-SAME_AS_ONE = (plain, single_steps, shuffled, augmented, distilled_twice, hooked, with_checkpoints, different_starts)
+class Tagger(nn.Module):
+    """A class for each token; its tokens may come by name."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 7))
+
+    def forward(self, input_ids):
+        return self.body(input_ids)
+
+
+def sequences(count=19, length=6):
+    """Of 0 to 6 tokens: the parts of a batch have different numbers of them, some none."""
+    generator = torch.Generator().manual_seed(1)
+    tokens, labels = torch.randint(7, (2, count, length), generator=generator)
+    lengths = torch.randint(0, length + 1, (count, 1), generator=generator)
+    return tokens, labels.masked_fill(torch.arange(length) >= lengths, -100)
+
+
+def tokens_accumulated(accelerator, folder):
+    """Sequences with padding, several batches a step, and a budget of tokens."""
+    config = FitConfig(batch_size=3, accumulate=2, tokens=150, optimizer="sgd", learning_rate=0.1)
+    data, model = TensorDataset(*sequences()), Tagger()
+    return model, fit(model, data, config, validation=data, accelerator=accelerator, progress=False)
+
+
+def dicts(accelerator, folder):
+    """A loader of dicts for a language model."""
+    items = [{"input_ids": own, "labels": labels} for own, labels in zip(*sequences(), strict=True)]
+    loader, model = DataLoader(items, batch_size=4), Tagger()
+    return model, fit(model, loader, FitConfig(**TIGHT), accelerator=accelerator, progress=False)
+
+
+SAME_AS_ONE = (
+    *(plain, single_steps, shuffled, augmented, distilled_twice, hooked, with_checkpoints, different_starts),
+    *(tokens_accumulated, dicts),
+)
 
 
 def normalised(accelerator, folder):

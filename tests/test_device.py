@@ -1,10 +1,27 @@
 """Devices by name, seeds that leave no trace, modes and places that are restored."""
 
+import copy
+import random
+
+import numpy
 import pytest
 import torch
 from torch import nn
 
-from course_lib.device import autocast_dtype, device_of, evaluating, pick_device, placed, scale, seeded
+from course_lib.device import (
+    autocast_dtype,
+    copy_of_state,
+    device_of,
+    evaluating,
+    pick_device,
+    placed,
+    put_back,
+    scale,
+    seeded,
+    trained_state,
+    undone_on_error,
+    weights_of,
+)
 
 
 def test_the_cpu_when_there_is_nothing_faster(monkeypatch):
@@ -71,6 +88,22 @@ def test_seeded_repeats_inside_and_leaves_no_trace_outside():
     assert torch.equal(inside, again) and not torch.equal(inside, first)
 
 
+@pytest.mark.parametrize("draw", [lambda: numpy.random.rand(3).tolist(), lambda: [random.random() for _ in range(3)]])
+def test_seeded_covers_numpy_and_python(draw):
+    numpy.random.seed(5), random.seed(5)
+    expected = draw(), draw()
+    numpy.random.seed(5), random.seed(5)
+    first = draw()
+    with seeded(-1):
+        inside = draw()
+    second = draw()
+    with seeded(-1):
+        again = draw()
+    with seeded(1):
+        other = draw()
+    assert (first, second) == expected and inside == again and inside not in (first, other)
+
+
 def test_seeded_leaves_no_trace_after_an_error():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -120,3 +153,118 @@ def test_device_of():
     only_buffers = nn.BatchNorm1d(2, affine=False, device="meta")
     assert device_of(only_buffers) == torch.device("meta")
     assert device_of(nn.ReLU()) == torch.device("cpu")
+
+
+# ---- what training changes, copied and put back
+
+
+class Net(nn.Module):
+    """A frozen layer, a trained one, an expanded buffer, one that comes later, one that grows, and extra state."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = nn.Linear(3, 3).requires_grad_(False)
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("scale", torch.tensor([2.0]).expand(3))
+        self.register_buffer("later", None)
+        self.register_buffer("seen", torch.zeros(1), persistent=False)
+        self.calls = {"count": 0}
+
+    def get_extra_state(self):
+        return self.calls
+
+    def set_extra_state(self, state):
+        self.calls = dict(state)
+
+    def forward(self, inputs):
+        self.calls["count"] += 1
+        self.seen = torch.cat([self.seen, inputs.detach().mean().view(1)])
+        self.later = inputs.detach().sum()
+        return self.norm(self.base(inputs)) * self.scale
+
+
+def everything(model):
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    return buffers | {name: value.detach().clone() for name, value in model.named_parameters()}, copy.deepcopy(model.calls)
+
+
+def same(one, other):
+    if one[0].keys() != other[0].keys() or one[1] != other[1]:
+        return False
+    return all(torch.equal(value, other[0][name]) for name, value in one[0].items())
+
+
+def step(model):
+    model.zero_grad()
+    model(torch.randn(4, 3)).sum().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 1
+
+
+def test_an_error_undoes_weights_buffers_extra_state_modes_and_gradients_and_is_the_one_that_is_seen():
+    model = Net()
+    model.norm.eval()
+    model.norm.weight.grad = torch.ones(3)
+    scale, before = model.scale, everything(model)
+    with pytest.raises(OSError, match="the first error"), undone_on_error(model):
+        model.train()
+        step(model)
+        model.scale = model.scale + 1
+        model.norm.bias = nn.Parameter(torch.ones(3))
+        assert not same(everything(model), before)
+        raise OSError("the first error")
+    assert same(everything(model), before) and model.later is None and model.scale is scale
+    assert model.training and not model.norm.training
+    assert model.norm.weight.grad.tolist() == [1, 1, 1] and model.norm.bias.grad is None
+
+
+def test_without_an_error_and_after_an_interruption_the_changes_stay():
+    for error in (None, KeyboardInterrupt):
+        model = Net()
+        before = everything(model)
+        try:
+            with undone_on_error(model):
+                step(model)
+                if error:
+                    raise error
+        except KeyboardInterrupt:
+            pass
+        assert not same(everything(model), before)
+
+
+def test_frozen_parameters_are_not_copied_unless_that_is_asked_for():
+    model = Net()
+    assert set(trained_state(model)["tensors"]) == {
+        *("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"),
+        *("scale", "seen"),
+    }
+    before = everything(model)
+    with pytest.raises(KeyError), undone_on_error(model, frozen=True):
+        with torch.no_grad():
+            model.base.weight.zero_()
+        raise KeyError
+    assert same(everything(model), before)
+
+
+def test_a_copy_is_put_back_into_another_model_of_the_same_kind():
+    model, other = Net(), Net()
+    step(model)
+    kept, before = copy_of_state(model, "cpu"), everything(model)
+    step(model)
+    other.base.load_state_dict(model.base.state_dict())
+    other.later = torch.zeros(())
+    put_back(other, kept)
+    assert same(everything(other), before)
+    put_back(model, kept)
+    assert same(everything(model), before)
+    with pytest.raises(ValueError, match=r"weight is \(2, 2\) in the model, \(3, 3\) in what is put back"):
+        put_back(nn.Linear(2, 2), copy_of_state(nn.Linear(3, 3)))
+
+
+def test_weights_of_keeps_what_is_no_tensor():
+    model = Net()
+    kept = weights_of(model)
+    step(model)
+    assert kept["_extra_state"] == {"count": 0} and kept["norm.weight"].tolist() == [1, 1, 1]

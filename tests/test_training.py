@@ -424,7 +424,7 @@ def test_the_model_goes_back_to_its_device(monkeypatch):
     model, places = mlp([6, 3]), []
     to = model.to
     monkeypatch.setattr(model, "to", lambda device: places.append(torch.device(device)) or to("cpu"))
-    monkeypatch.setattr("course_lib.training.device_of", lambda model: torch.device("meta"))
+    monkeypatch.setattr("course_lib.device.device_of", lambda model: torch.device("meta"))
     quiet(model, examples(), device="cpu", loss=lambda model, batch: hard_label_loss(model, batch))
     assert places == [torch.device("cpu"), torch.device("meta")]
 

@@ -22,7 +22,7 @@ Gray box: only the teacher's logits are used.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.checking import check_finite, check_number, check_type
 from course_lib.device import evaluating, pick_device, placed
-from course_lib.evaluation import INTEGERS, Batch, check_data, predict_logits
+from course_lib.evaluation import INTEGERS, Batch, answer, check_data, labels_of, predict_logits
 from course_lib.training import FitConfig, History, Loss, fit
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def with_teacher_logits(
 def soft_target_loss(*, temperature: float, alpha: float) -> Loss:
     """``distillation_loss`` for ``training.fit``, on batches (inputs, labels, ..., teacher logits last).
 
+    In a batch that is a dict, the teacher's logits are the entry ``teacher_logits``.
+
     Raises:
         TypeError, ValueError: ``temperature`` or ``alpha`` is no number, or out of range.
     """
@@ -129,10 +131,16 @@ def soft_target_loss(*, temperature: float, alpha: float) -> Loss:
     _check_alpha(alpha, ())
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
-        if alpha < 1 and len(batch) < 3:
+        if isinstance(batch, Mapping):
+            batch = dict(batch)
+            teacher_logits = batch.pop("teacher_logits")
+        else:
+            *batch, teacher_logits = batch
+        if alpha < 1 and not isinstance(batch, Mapping) and len(batch) < 2:
             raise ValueError(f"the transfer set holds no labels; expected (inputs, labels), or alpha=1 and not {alpha}")
-        labels = batch[1] if alpha < 1 else None  # the transfer set needs no labels for soft targets alone
-        return distillation_loss(student(batch[0]), batch[-1], labels, temperature=temperature, alpha=alpha)
+        # the transfer set needs no labels for soft targets alone
+        labels = labels_of(student, batch, "the transfer set") if alpha < 1 else None
+        return distillation_loss(answer(student, batch), teacher_logits, labels, temperature=temperature, alpha=alpha)
 
     return loss
 
@@ -194,7 +202,9 @@ def _asking(teacher: nn.Module, loss: Loss) -> Loss:
 
     def ask(student: nn.Module, batch: Batch) -> Tensor:
         with torch.no_grad():
-            teacher_logits = teacher(batch[0])
+            teacher_logits = answer(teacher, batch)
+        if isinstance(batch, Mapping):
+            return loss(student, {**batch, "teacher_logits": teacher_logits})
         return loss(student, (*batch, teacher_logits))
 
     return ask

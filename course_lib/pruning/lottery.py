@@ -46,8 +46,8 @@ from course_lib.pruning.config import PruningConfig
 from course_lib.pruning.held import held_masks, hold_masks, masked_parameters, release_masks
 from course_lib.pruning.masks import Masks, global_masks, local_masks, sparsity_of
 from course_lib.resume import Stages, describe
-from course_lib.training import FitConfig, History, Loss, fit, hard_label_loss, steps_per_epoch
-from course_lib.training_config import rate_factor
+from course_lib.training import FitConfig, History, Loss, fit, hard_label_loss
+from course_lib.training_config import rate_factor, steps_per_epoch
 
 __all__ = ["LotteryRun", "PruningConfig", "Round", "iterative_pruning", "random_masks", "reinitialise", "rewind"]
 

@@ -1,6 +1,7 @@
 """Accuracy and perplexity: by hand, then against scikit-learn and PyTorch."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +39,24 @@ def test_padding_does_not_count():
     assert perplexity(logits, labels) == pytest.approx(peer.exp().item())
     logits[1, 2] = float("nan")  # whatever stands at a padded place
     assert perplexity(logits, labels) == pytest.approx(math.exp(by_hand))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_class_156_is_no_padding_in_any_type(dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(2, 40, 200, generator=generator), torch.randint(200, (2, 40), generator=generator)
+    labels[0, :20] = 156  # -100 in eight bits without a sign
+    logits[0, :20] -= 9 * torch.nn.functional.one_hot(labels[0, :20], 200)
+    by_hand = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).exp().item()
+    assert perplexity(logits, labels.to(dtype)) == pytest.approx(by_hand)
+    assert accuracy(logits, labels.to(dtype)) == (logits.argmax(-1) == labels).float().mean().item()
+
+
+def test_what_a_model_gives_is_taken_too():
+    logits, labels = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2, 3])
+    for output in (SimpleNamespace(loss=1.0, logits=logits), {"logits": logits}, (logits, "cache")):
+        assert perplexity(output, labels) == perplexity(logits, labels)
+        assert accuracy(output, labels) == accuracy(logits, labels)
 
 
 @pytest.mark.parametrize("measure", [accuracy, perplexity])
