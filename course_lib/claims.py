@@ -114,10 +114,10 @@ class Claim:
         - the two means lie further apart than two means of n seeds do once in 2,000 times: Student's t of two samples,
           |mean − mean'| / √((s² + s'²) / n), with 2 (n − 1) degrees of freedom, as if all of the noise were new.
 
-        How often does an honest run fail? At worst, with a true difference at the margin, 2 times in 10,000 with 5 seeds
-        and 4 with 3 seeds, if half of the variance over the seeds is drawn anew; on the kernels of three instruction
-        sets it was at most a fifth. Were all of it new: 15 in 10,000. And the reverse of any confirmed claim fails
-        always. ``tests/test_claims.py`` counts all this.
+        How often does an honest run fail? At worst, with a true difference at the margin, 2 times in 10,000 with 5
+        seeds and 4 with 3 seeds, if half of the variance over the seeds is drawn anew; on the kernels of three
+        instruction sets it was at most a fifth. Were all of it new: 15 in 10,000. And the reverse of any confirmed
+        claim fails always. ``tests/test_claims.py`` counts all this.
 
         Raises:
             AssertionError: this run does not agree, or nothing is recorded yet.

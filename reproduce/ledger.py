@@ -55,7 +55,7 @@ def _compared(how: dict, seed: int, read: Read) -> float | None:
     sides = [_entry(how, name, how) for name in ("first", "second")]
     sides = [shared | side if isinstance(side, dict) else side for side in sides]
     if compare == "rank correlation":  # over all the runs that fit
-        of, values = rank_correlation, [_numbers(side, seed, read) for side in sides]
+        of, values = rank_correlation, [_numbers(side, seed, read, several=True) for side in sides]
     else:
         of, values = _entry(COMPARISONS, compare, "compare"), [_number(side, seed, read) for side in sides]
     return None if None in values else of(*values)
@@ -67,17 +67,14 @@ def _number(side: dict | float, seed: int, read: Read) -> float | None:
         return side
     if "first" in side or "second" in side:
         return _compared(side, seed, read)
-    numbers = _numbers({name: value for name, value in side.items() if name != "take"}, seed, read)
-    if numbers is None:
-        return None
-    if "take" in side:
-        return _entry(OF_SEVERAL, side["take"], "take")(numbers)
-    if len(numbers) > 1:
-        raise ValueError(f"{len(numbers)} runs of seed {seed} fit {side}; expected a case that one run fits")
-    return numbers[0]
+    side = dict(side)
+    take = side.pop("take", None)
+    of = operator.itemgetter(0) if take is None else _entry(OF_SEVERAL, take, "take")
+    numbers = _numbers(side, seed, read, several=take is not None)
+    return None if numbers is None else of(numbers)
 
 
-def _numbers(side: dict, seed: int, read: Read) -> list[float] | None:
+def _numbers(side: dict, seed: int, read: Read, *, several: bool) -> list[float] | None:
     """The number that ``side`` names, in each run that its experiment plans for this seed and case."""
     case = {"seed": seed} | {name: value for name, value in side.items() if name not in ("record", "key")}
     name, key = _entry(side, "record", side), _entry(side, "key", side)
@@ -86,6 +83,8 @@ def _numbers(side: dict, seed: int, read: Read) -> list[float] | None:
     if not fitting:
         near = difflib.get_close_matches(str(case), map(str, planned), n=2, cutoff=0)
         raise ValueError(f"{name} has no run {case}; near: {', '.join(near)}")
+    if len(fitting) > 1 and not several:
+        raise ValueError(f"{len(fitting)} runs of {name} fit {case}; expected a case that one run fits")
     record = read(name)
     runs = [find_run(record["runs"], run) if record else None for run in fitting]
     numbers = [_lookup(run, [key] if isinstance(key, str) else key) for run in runs if run]

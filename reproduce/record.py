@@ -52,7 +52,9 @@ def carry_out(experiment: Experiment, folder: Path = RESULTS) -> dict:
     """Run the cases that are missing, record each, and return the whole record."""
     record = load_record(experiment.name, folder)
     if record is not None and not same_setting(record["setting"], experiment.setting):
-        print(f"{experiment.name} was recorded with another setting; moved to {_move_aside(record, folder)}", flush=True)
+        print(
+            f"{experiment.name} was recorded with another setting; moved to {_move_aside(record, folder)}", flush=True
+        )
         record = None
     record = record or {"name": experiment.name, "runs": []}
     for case in experiment.cases:

@@ -1,4 +1,4 @@
-"""The parts of docs/results.md, in the order of the course: the claims of each, and the modules with its experiments."""
+"""The parts of docs/results.md, in the order of the course: the claims of each, and where its experiments stand."""
 
 from dataclasses import dataclass
 from types import ModuleType
