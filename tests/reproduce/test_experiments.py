@@ -19,6 +19,7 @@ from reproduce import (
     pruning_digits,
     pruning_encoder,
     pruning_filters,
+    pruning_healing,
     pruning_rewinding,
     pruning_weights,
 )
@@ -113,6 +114,8 @@ def tiny_pruning(monkeypatch, data):
         (pruning_filters, "TIMED_CHANNELS", (4, 8, 8)),
         (pruning_digits, "SIZES", [64, 4, 10]),
         (pruning_digits, "CHANNELS", (4, 4)),
+        (pruning_healing, "FILTERS", (4, 4)),
+        (pruning_healing, "NEURONS", 8),
     ):
         monkeypatch.setattr(module, name, value)
     for module, name in (
@@ -121,6 +124,8 @@ def tiny_pruning(monkeypatch, data):
         (pruning_weights, "DENSE"),
         (pruning_weights, "LONGEST"),
         (pruning_weights, "CONVOLUTIONAL"),
+        (pruning_healing, "DENSE"),
+        (pruning_healing, "HEALING"),
         (pruning_digits, "PERCEPTRON"),
         (pruning_digits, "CONVOLUTIONAL"),
         (pruning_encoder, "AGREEMENT_FIT"),
