@@ -109,8 +109,8 @@ TOPICS = (
         (
             "**F3a.6b-digits**, **F4.1e-digits**, **F4.8c-digits** and **F4.8d-digits** ask the questions of F3a.6, "
             "F4.1d, F4.8a and F4.8b-digits of twenty new networks, after five had left them open.",
-            "**F4.3f-digits** asks F4.3d-digits of twenty new networks: with five, its outcome hung on how the processor "
-            "rounds.",
+            "**F4.3f-digits** asks F4.3d-digits of twenty new networks: with five, its outcome hung on how "
+            "the processor rounds.",
             "**F4.21e** to **F4.21g**, **F4.22b**, **F4.22c**, **F4.24e** and **F4.24f-encoder** ask fifteen new "
             "encoders what five had left open, or had shown.",
         ),

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import tomllib
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from course_lib.claims import RARE, T_975, Claim, _two_sided, claim, interval, load_ledger
+from course_lib.claims import LEDGER, RARE, T_975, Claim, _two_sided, claim, interval, load_ledger
 
 
 def make(kind="greater", margin=1.0, outcome="untested", numbers=None, seeds=3):
@@ -234,6 +235,11 @@ def test_unknown_id_names_the_near_ones():
 
 def test_claim_reads_the_ledger():
     assert claim("F1.1a").seeds == (0, 1, 2, 3, 4)
+
+
+def test_the_ledger_is_installed_with_the_library():
+    project = tomllib.loads((LEDGER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert LEDGER.name in project["tool"]["setuptools"]["package-data"][LEDGER.parent.name]
 
 
 def test_missing_ledger(tmp_path):
