@@ -14,33 +14,16 @@ from dataclasses import replace
 
 import torch
 
-from reproduce import (
-    features_digits,
-    features_mnist,
-    hinton_mnist,
-    lottery_mnist,
-    pruning_digits,
-    pruning_encoder,
-    pruning_filters,
-    pruning_rewinding,
-    pruning_weights,
-)
+from reproduce import hinton_mnist, lottery_mnist
 from reproduce.figure import draw
 from reproduce.ledger import judge_all, record_outcome
 from reproduce.mnist import FULL
 from reproduce.page import write_page
 from reproduce.record import FULL_RESULTS, RESULTS, Experiment, carry_out
+from reproduce.topics import EXPERIMENTS
 
-WITH_FULL_SCALE = (hinton_mnist, lottery_mnist)
-MODULES = (
-    *(hinton_mnist, features_mnist, features_digits),
-    *(lottery_mnist, pruning_rewinding, pruning_weights, pruning_filters, pruning_encoder, pruning_digits),
-)
-EXPERIMENTS = {
-    experiment().name: experiment
-    for module in (WITH_FULL_SCALE if FULL else MODULES)
-    for experiment in module.EXPERIMENTS
-}
+AT_FULL_SCALE = {make().name: make for make in (*hinton_mnist.AT_FULL_SCALE, *lottery_mnist.EXPERIMENTS)}
+TO_RUN = AT_FULL_SCALE if FULL else EXPERIMENTS
 
 
 def main(arguments: list[str]) -> None:
@@ -53,11 +36,11 @@ def main(arguments: list[str]) -> None:
     if "--seeds" in arguments:
         place = arguments.index("--seeds")
         names, seeds = arguments[:place] + arguments[place + 2 :], int(arguments[place + 1])
-    unknown = [name for name in names if name not in EXPERIMENTS and name != "page"]
+    unknown = [name for name in names if name not in TO_RUN and name != "page"]
     if unknown:
-        sys.exit(f"unknown: {', '.join(unknown)}; there are: page, record, {', '.join(EXPERIMENTS)}")
+        sys.exit(f"unknown: {', '.join(unknown)}; there are: page, record, {', '.join(TO_RUN)}")
     torch.set_flush_denormal(True)  # numbers too small to matter, and slow on a CPU
-    for name, experiment in EXPERIMENTS.items():
+    for name, experiment in TO_RUN.items():
         if not names or name in names:
             _carry_out(experiment(), seeds)
             _judge_and_write()

@@ -3,7 +3,7 @@
 The settings were fixed before the runs. Lesson 02 has the same questions for other teachers and with other seeds.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -83,9 +83,9 @@ def digits_smoothing() -> Experiment:
         "digits_smoothing",
         "Does label smoothing alone make a better teacher with a worse student? (digits)",
         {
-            "teacher": asdict(TEACHER),
+            "teacher": TEACHER,
             "smoothing": SMOOTHING,
-            "student": asdict(STUDENT),
+            "student": STUDENT,
             "share": SHARE,
             "sizes": {"teacher": [64, 64, 10], "student": [64, 16, 10]},
             "temperature": 4,
@@ -123,7 +123,7 @@ def digits_deep() -> Experiment:
     return Experiment(
         "digits_deep",
         "Does a perceptron of 11 layers with 16 units each learn, from labels, from soft targets, with hints? (digits)",
-        {"fit": asdict(DEEP_FIT), "half": asdict(DEEP_HALF), "sizes": DEEP, "temperature": 4, "alpha": 0.9},
+        {"fit": DEEP_FIT, "half": DEEP_HALF, "sizes": DEEP, "temperature": 4, "alpha": 0.9},
         [{"seed": seed, "method": method} for seed in range(5) for method in ("alone", "distilled", "hints", "he")],
         run,
         notes=("Hints for half of the epochs, then soft targets. He's initial weights only where it says so.",),

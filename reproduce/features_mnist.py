@@ -4,7 +4,7 @@ FitNets (Romero et al. 2015, arXiv 1412.6550) and the comparison in RepDistiller
 orderings are looked for on small networks that a CPU trains in a minute. Settings were fixed before the runs.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 from torch import nn
@@ -82,7 +82,7 @@ def features_teachers() -> Experiment:
     return Experiment(
         "features_teachers",
         "How good are the two convolutional teachers?",
-        {"fit": asdict(TEACHER), "channels": CHANNELS, "cases": CASES},
+        {"fit": TEACHER, "channels": CHANNELS, "cases": CASES},
         [{"seed": 0, "teacher": name} for name in ("better", "weaker")],
         run,
         notes=("One teacher of each size, with the seed 0: the students' seeds do not vary it.",),
@@ -120,14 +120,14 @@ def features_students_long() -> Experiment:
 
 def _setting(config: FitConfig) -> dict[str, object]:
     return {
-        "fit": asdict(config),
-        "hints": asdict(HINTS),
+        "fit": config,
+        "hints": HINTS,
         "layer": LAYER,
         "channels": CHANNELS,
         "cases": CASES,
         "temperature": 4,
         "alpha": 0.9,
-        "teachers": asdict(TEACHER),
+        "teachers": TEACHER,
     }
 
 
@@ -162,7 +162,7 @@ def features_deep() -> Experiment:
     return Experiment(
         "features_deep",
         "Does a perceptron of 16 layers with 32 units each learn, from labels, from soft targets, with hints first?",
-        {"fit": asdict(DEEP_FIT), "hints": asdict(DEEP_HINTS), **DEEP_SETTING},
+        {"fit": DEEP_FIT, "hints": DEEP_HINTS, **DEEP_SETTING},
         [{"seed": seed, "method": method} for seed in range(5) for method in ("alone", "hints", "distilled")],
         run,
         notes=("PyTorch's usual initial weights, which shrink the signal from layer to layer; no batch norm.",),
@@ -187,7 +187,7 @@ def features_deep_sgd() -> Experiment:
     return Experiment(
         "features_deep_sgd",
         "And trained by SGD: does it learn from labels, from soft targets, with hints first?",
-        {"fit": asdict(DEEP_SGD), "half": asdict(DEEP_SGD_HALF), **DEEP_SETTING},
+        {"fit": DEEP_SGD, "half": DEEP_SGD_HALF, **DEEP_SETTING},
         [
             {"seed": seed, "method": method}
             for seed in range(20, 25)

@@ -7,7 +7,7 @@ weight" on the labels). They were fixed before any test error was seen.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def hinton_big() -> Experiment:
     return Experiment(
         "hinton_big",
         "How many test errors does the large net make?",
-        {"fit": asdict(BIG), "sizes": [784, 1200, 1200, 10], "jitter": 2, "largest_norm": LARGEST_NORM},
+        {"fit": BIG, "sizes": [784, 1200, 1200, 10], "jitter": 2, "largest_norm": LARGEST_NORM},
         [{"seed": BIG.seed}],
         run,
         paper={"test_errors": 67},
@@ -88,7 +88,7 @@ def hinton_small_net() -> Experiment:
     return Experiment(
         "hinton_small",
         "How many test errors does the small net make, alone and distilled at T = 20?",
-        {"fit": asdict(SMALL), "sizes": [784, 800, 800, 10], "temperature": 20, "alpha": ALPHA, "teacher": asdict(BIG)},
+        {"fit": SMALL, "sizes": [784, 800, 800, 10], "temperature": 20, "alpha": ALPHA, "teacher": BIG},
         [{"seed": seed, "method": method} for seed in range(5) for method in ("distilled", "alone")],
         lambda case: _small_net(case, SMALL),
         paper={"alone": 146, "distilled": 74},
@@ -108,7 +108,7 @@ def hinton_small_long() -> Experiment:
     return Experiment(
         "hinton_small_long",
         "Does the small net gain by four times as many epochs?",
-        {"fit": asdict(LONG), "sizes": [784, 800, 800, 10], "temperature": 20, "alpha": ALPHA, "teacher": asdict(BIG)},
+        {"fit": LONG, "sizes": [784, 800, 800, 10], "temperature": 20, "alpha": ALPHA, "teacher": BIG},
         [{"seed": seed, "method": method} for seed, method in ((0, "distilled"), (0, "alone"))],
         lambda case: _small_net(case, LONG),
         paper={"alone": 146, "distilled": 74},
@@ -139,7 +139,7 @@ def hinton_without_3() -> Experiment:
     return Experiment(
         "hinton_without_3",
         "What does a student know of the 3s that it was never shown, and what does one bias change?",
-        {"fit": asdict(SHORT), "temperature": 20, "alpha": ALPHA, "teacher": asdict(BIG)},
+        {"fit": SHORT, "temperature": 20, "alpha": ALPHA, "teacher": BIG},
         [{"seed": seed, "method": method} for seed in range(3) for method in ("distilled", "labels")],
         run,
         paper={
@@ -165,7 +165,7 @@ def hinton_only_7_8() -> Experiment:
     return Experiment(
         "hinton_only_7_8",
         "What does a student that was shown 7s and 8s alone know of the other digits?",
-        {"fit": asdict(SMALL), "temperature": 20, "alpha": ALPHA, "teacher": asdict(BIG)},
+        {"fit": SMALL, "temperature": 20, "alpha": ALPHA, "teacher": BIG},
         [{"seed": seed} for seed in range(3)],
         run,
         paper={"test errors": 4730, "bias": -7.6, "test errors with it": 1320},
@@ -189,7 +189,7 @@ def hinton_3_percent() -> Experiment:
     return Experiment(
         "hinton_3_percent",
         "What is learnt from 3% of the training cases, with soft targets and with labels?",
-        {"fit": asdict(FEW), "share": 0.03, "temperature": 20, "alpha": ALPHA, "teacher": asdict(BIG)},
+        {"fit": FEW, "share": 0.03, "temperature": 20, "alpha": ALPHA, "teacher": BIG},
         [{"seed": seed, "method": method} for seed in range(5) for method in ("soft", "labels")],
         run,
         notes=(
@@ -211,7 +211,7 @@ def hinton_temperature_narrow() -> Experiment:
     return Experiment(
         "hinton_temperature_narrow",
         "Which temperature suits a student of 30 units a layer?",
-        {"fit": asdict(NARROW), "sizes": [784, 30, 30, 10], "alpha": ALPHA, "teacher": asdict(BIG)},
+        {"fit": NARROW, "sizes": [784, 30, 30, 10], "alpha": ALPHA, "teacher": BIG},
         [{"seed": seed, "temperature": temperature} for seed in range(5) for temperature in TEMPERATURES],
         run,
         paper={"best": "2.5 to 4"},
@@ -237,7 +237,7 @@ def hinton_temperature_wide() -> Experiment:
     return Experiment(
         "hinton_temperature_wide",
         "Which temperature suits a student of 800 units a layer?",
-        {"fit": asdict(WIDE), "sizes": [784, 800, 800, 10], "alpha": ALPHA, "teacher": asdict(BIG)},
+        {"fit": WIDE, "sizes": [784, 800, 800, 10], "alpha": ALPHA, "teacher": BIG},
         judged + others,
         run,
         paper={"best": "8 and above, all similar"},
@@ -263,7 +263,7 @@ def hinton_gradient() -> Experiment:
     return Experiment(
         "hinton_gradient",
         "How does the gradient of the soft targets depend on T?",
-        {"cases": 1000, "sizes": [784, 800, 800, 10], "teacher": asdict(BIG)},
+        {"cases": 1000, "sizes": [784, 800, 800, 10], "teacher": BIG},
         [{"seed": seed} for seed in range(5)],
         run,
         notes=("Without the factor the norm is this one divided by T².", ONE_TEACHER),
@@ -289,11 +289,12 @@ def _errors(model: nn.Module) -> Numbers:
 EXPERIMENTS = (
     hinton_big,
     hinton_small_net,
+    hinton_small_long,
     hinton_without_3,
     hinton_only_7_8,
     hinton_3_percent,
     hinton_gradient,
     hinton_temperature_narrow,
     hinton_temperature_wide,
-    *(() if FULL else (hinton_small_long,)),
 )
+AT_FULL_SCALE = tuple(make for make in EXPERIMENTS if make is not hinton_small_long)  # the small net is trained as long

@@ -9,7 +9,7 @@ COURSE_SCALE=full: 55 epochs, 50,435 steps), and a look at the validation pictur
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -154,7 +154,7 @@ def lottery_lenet() -> Experiment:
     return Experiment(
         "lottery_lenet",
         "Are there winning tickets in LeNet-300-100 on MNIST?",
-        {"lenet": asdict(LENET), "pruning": {"rate": 0.2, "output_rate": 0.1, "rewind_step": 0}, "look": LOOK},
+        {"lenet": LENET, "pruning": {"rate": 0.2, "output_rate": 0.1, "rewind_step": 0}, "look": LOOK},
         [case for seed in range(SEEDS) for case in cases(seed)],
         run,
         paper={

@@ -16,6 +16,7 @@ from course_lib.device import scale
 from course_lib.distillation.hinton import with_teacher_logits
 from course_lib.models.vision import hinton_big
 from course_lib.training import FitConfig, fit
+from reproduce.record import same_setting
 
 # COURSE_SCALE=full trains longer, and keeps its weights and results apart (the folder "full")
 FULL = scale() == "full"
@@ -61,13 +62,13 @@ def limit_norms(model: nn.Module, largest: float = LARGEST_NORM) -> None:
 @cache
 def big_net() -> nn.Sequential:
     """The large net, trained; from the cache where it lies there, and from its last epoch on if it was interrupted."""
-    model, setting = hinton_big(seed=BIG.seed), json.dumps(asdict(BIG))
-    if BIG_WEIGHTS.exists() and _note(BIG_WEIGHTS)["setting"] == setting:
+    model = hinton_big(seed=BIG.seed)
+    if BIG_WEIGHTS.exists() and same_setting(json.loads(_note(BIG_WEIGHTS)["setting"]), BIG):
         load_model(model, str(BIG_WEIGHTS))
         return model.eval()
     folder = CACHE / "hinton_big"
     history = fit(model, all_training_cases(), BIG, augment=jitter, after_step=limit_norms, checkpoint_dir=folder)
-    note = {"setting": setting, "minutes": f"{sum(history.seconds) / 60:.1f}"}
+    note = {"setting": json.dumps(asdict(BIG)), "minutes": f"{sum(history.seconds) / 60:.1f}"}
     save_model(model, str(BIG_WEIGHTS), metadata=note)
     return model
 

@@ -9,42 +9,6 @@ from reproduce.topics import HEAD, TOPICS, Topic
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
-# the order of the page
-RECORDS = (
-    "hinton_big",
-    "hinton_small",
-    "hinton_small_long",
-    "hinton_without_3",
-    "hinton_only_7_8",
-    "hinton_3_percent",
-    "hinton_gradient",
-    "hinton_temperature_narrow",
-    "hinton_temperature_wide",
-    "features_teachers",
-    "features_students",
-    "features_students_long",
-    "features_deep",
-    "features_deep_sgd",
-    "digits_smoothing",
-    "digits_deep",
-    "lottery_lenet",
-    "lottery_stability",
-    "lottery_rewinding",
-    "lottery_retraining",
-    "pruning_retraining",
-    "pruning_penalty",
-    "pruning_layers",
-    "pruning_filters_damage",
-    "pruning_filters_retraining",
-    "pruning_filters_ranks",
-    "pruning_filters_rounds",
-    "pruning_filters_speed",
-    "pruning_encoder_scope",
-    "pruning_encoder_retrained",
-    "pruning_encoder_blocks",
-    "pruning_encoder_heads",
-    "pruning_digits",
-)
 SIGNS = {"confirmed": "✓ confirmed", "refuted": "✗ refuted", "null": "○ null", "untested": "untested"}
 NOT_SHOWN = ("seed", "temperature", "minutes", "count_of_classes", "shift")
 WORDS = {
@@ -73,7 +37,7 @@ def make_page(folder: Path = RESULTS) -> str:
     claims, parts = load_ledger(), []
     for topic in TOPICS:
         judged = [claim for claim in claims if claim.id.startswith(topic.claims)]
-        records = [name for name in RECORDS if name.startswith(topic.records)]
+        records = [make().name for module in topic.modules for make in module.EXPERIMENTS]
         if judged or records:
             parts += _topic(topic, judged, records, folder)
     return "\n".join([HEAD, _overview(claims), *parts])

@@ -6,7 +6,7 @@ Nothing is trained after a cut.
 
 import copy
 import statistics
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 from torch import Tensor, nn
@@ -41,9 +41,9 @@ def pruning_digits() -> Experiment:
         "pruning_digits",
         "Small, flat or any: which weights and filters can go at once, and compared with which others? (digits)",
         {
-            "perceptron": asdict(PERCEPTRON),
+            "perceptron": PERCEPTRON,
             "sizes": SIZES,
-            "convolutional": asdict(CONVOLUTIONAL),
+            "convolutional": CONVOLUTIONAL,
             "channels": CHANNELS,
             "removed": {"weights": CHOICE, "weights, global and local": SCOPE, "filters": FILTERS},
             "draws": DRAWS,

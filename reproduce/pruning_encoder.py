@@ -10,7 +10,7 @@ the seeds 100 to 104, and fixed before the runs.
 
 import copy
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 from torch import nn
@@ -30,7 +30,7 @@ LAYERS, HEADS = 4, 4
 SEEDS, MORE_SEEDS = range(5), range(20)
 TILT = {0.7: 0.1, 0.8: 0.1, 0.9: 0.05}  # sparsity -> how much less the first block has of it, and the last one more
 AGAIN, AGAIN_SPARSITY = replace(AGREEMENT_FIT, epochs=1), 0.95
-SETTING = {"fit": asdict(AGREEMENT_FIT), "layers": LAYERS, "heads": HEADS, "width": 64, "hidden": 128}
+SETTING = {"fit": AGREEMENT_FIT, "layers": LAYERS, "heads": HEADS, "width": 64, "hidden": 128}
 GONE = (8, 12)  # of 16 heads
 DRAWS, MEASURED_ON = 5, 500  # validation sentences
 Head = tuple[int, int]  # block and number
@@ -110,7 +110,7 @@ def retrained() -> Experiment:
     return Experiment(
         "pruning_encoder_retrained",
         f"Does it matter after one more epoch, how {AGAIN_SPARSITY:.0%} of zeros were spread? (encoder)",
-        SETTING | {"sparsity": AGAIN_SPARSITY, "again": asdict(AGAIN)},
+        SETTING | {"sparsity": AGAIN_SPARSITY, "again": AGAIN},
         _cases("local", "global", "local in the first block", "random"),
         run,
         notes=("Random: random weights, the same share in every layer.",),

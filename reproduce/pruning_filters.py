@@ -8,7 +8,7 @@ pictures of MNIST, and every convolution loses the same share of its filters, fo
 import copy
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -117,7 +117,7 @@ def damage() -> Experiment:
     return Experiment(
         "pruning_filters_damage",
         f"Before any retraining: {FIRST_SHARE:.1%} of the filters gone, or {SHARE:.0%} of LeNet's hidden units. Which?",
-        _setting(first_share=FIRST_SHARE, draws=DRAWS, fit_lenet=asdict(LENET), cases_lenet=LENET_CASES),
+        _setting(first_share=FIRST_SHARE, draws=DRAWS, fit_lenet=LENET, cases_lenet=LENET_CASES),
         [{"seed": seed, "method": f"{net}, {choice}"} for seed in range(5) for net in nets for choice in choices],
         run,
         notes=(
@@ -149,7 +149,7 @@ def retraining() -> Experiment:
     return Experiment(
         "pruning_filters_retraining",
         f"Is a network that lost {SHARE:.0%} of its filters better than a small one from scratch?",
-        _setting(retraining=asdict(RETRAINING), from_scratch=shapes),
+        _setting(retraining=RETRAINING, from_scratch=shapes),
         [{"seed": seed, "method": method} for seed in range(5) for method in methods],
         run,
         notes=(
@@ -213,7 +213,7 @@ def rounds() -> Experiment:
     return Experiment(
         "pruning_filters_rounds",
         f"Is it better to remove {SHARE:.0%} of the filters in rounds, with new scores in each?",
-        _setting(retraining=asdict(RETRAINING), rounds=ROUNDS, scored_on=SCORED_ON),
+        _setting(retraining=RETRAINING, rounds=ROUNDS, scored_on=SCORED_ON),
         [{"seed": seed, "method": method} for seed in range(5) for method in methods],
         run,
         notes=(
@@ -252,7 +252,7 @@ def speed() -> Experiment:
 
 
 def _setting(**more: object) -> dict[str, object]:
-    return {"fit": asdict(DENSE), "channels": CHANNELS, "cases": CASES, "share": SHARE, **more}
+    return {"fit": DENSE, "channels": CHANNELS, "cases": CASES, "share": SHARE, **more}
 
 
 def _accuracy(model: nn.Module) -> float:

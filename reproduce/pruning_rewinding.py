@@ -10,7 +10,7 @@ import copy
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from torch import Tensor, nn
@@ -235,7 +235,7 @@ def retraining() -> Experiment:
         "lottery_retraining",
         "How to retrain a pruned network: rewind the weights, the learning rate, or neither?",
         {
-            "fit": asdict(RESIDUAL),
+            "fit": RESIDUAL,
             "cases": RESIDUAL_CASES,
             "widths": WIDTHS,
             "blocks": 1,
@@ -258,11 +258,11 @@ def retraining() -> Experiment:
 
 def _setting(**more: object) -> dict[str, object]:
     return {
-        "fit": asdict(RESIDUAL),
+        "fit": RESIDUAL,
         "widths": WIDTHS["narrow"],
         "blocks": BLOCKS,
         "cases": RESIDUAL_CASES,
-        "fit_lenet": asdict(LENET),
+        "fit_lenet": LENET,
         "cases_lenet": LENET_CASES,
         **more,
     }

@@ -6,7 +6,7 @@ its standard deviation. Settings were tried on the seeds 100 and 101, and fixed 
 """
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -80,10 +80,10 @@ def retraining() -> Experiment:
         "pruning_retraining",
         f"What does a network without {SPARSITY:.0%} of its weights need? (LeNet-300-100)",
         {
-            "fit": asdict(DENSE),
+            "fit": DENSE,
             "cases": LENET_CASES,
-            "retraining": asdict(RETRAINING),
-            "drawn_anew_longer": asdict(LONGEST),
+            "retraining": RETRAINING,
+            "drawn_anew_longer": LONGEST,
             "sparsity": SPARSITY,
             "rounds": ROUNDS,
         },
@@ -144,9 +144,9 @@ def penalty() -> Experiment:
         "pruning_penalty",
         f"Which penalty prepares a network for losing {SPARSITY:.0%} of its weights, L1 or L2? (LeNet-300-100)",
         {
-            "fit": asdict(DENSE),
+            "fit": DENSE,
             "cases": LENET_CASES,
-            "retraining": asdict(RETRAINING),
+            "retraining": RETRAINING,
             "sparsity": SPARSITY,
             "penalties": PENALTIES,
         },
@@ -180,9 +180,9 @@ def layers() -> Experiment:
         "pruning_layers",
         "Which layer suffers most from losing a share of its weights?",
         {
-            "fit": asdict(DENSE),
+            "fit": DENSE,
             "cases_lenet": LENET_CASES,
-            "fit_convolutional": asdict(CONVOLUTIONAL),
+            "fit_convolutional": CONVOLUTIONAL,
             "channels": CHANNELS,
             "cases": CASES,
             "sparsities": LAYER_SPARSITIES,

@@ -1,7 +1,8 @@
 """Recorded results: one JSON file an experiment, written after every run, so that a broken session loses one run.
 
 An experiment is a setting and a list of cases (a case names a seed, and a variant where there are several).
-A case that is already recorded under the same setting is not run again; a changed setting starts afresh.
+A case that is already recorded under the same setting is not run again. A setting may grow: a field that a config got
+later, with a default, changes nothing. A record of another setting is moved aside, and the experiment starts afresh.
 """
 
 import json
@@ -11,7 +12,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from datetime import date
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Experiment:
     Attributes:
         name: of the file with the results.
         question: one sentence for the reader of the results.
-        setting: everything but the case that the numbers depend on.
+        setting: everything but the case that the numbers depend on; configs as they are, not as dicts.
         cases: one run each, in the order of importance.
         run: from a case to its numbers.
         paper: the paper's numbers, where they may be quoted.
@@ -50,9 +51,12 @@ class Experiment:
 def carry_out(experiment: Experiment, folder: Path = RESULTS) -> dict:
     """Run the cases that are missing, record each, and return the whole record."""
     record = load_record(experiment.name, folder)
-    setting = json.loads(json.dumps(experiment.setting))  # as it will be read back: tuples become lists
-    if record is None or record["setting"] != setting:
-        record = {"name": experiment.name, "runs": []}
+    if record is not None and not same_setting(record["setting"], experiment.setting):
+        print(
+            f"{experiment.name} was recorded with another setting; moved to {_move_aside(record, folder)}", flush=True
+        )
+        record = None
+    record = record or {"name": experiment.name, "runs": []}
     for case in experiment.cases:
         if find_run(record["runs"], case) is None:
             start = time.perf_counter()
@@ -63,13 +67,46 @@ def carry_out(experiment: Experiment, folder: Path = RESULTS) -> dict:
             record |= {"hardware": hardware(), "versions": versions(), "date": date.today().isoformat()}
         record |= {
             "question": experiment.question,
-            "setting": setting,
+            "setting": as_json(experiment.setting),
             "paper": experiment.paper,
             "notes": list(experiment.notes),
             "minutes": round(sum(run["minutes"] for run in record["runs"]), 1),
         }
         _write(record, folder)
     return record
+
+
+def same_setting(recorded: object, setting: object) -> bool:
+    """Whether a setting read from a file is ``setting``, which holds its configs as dataclasses.
+
+    A field that a config did not have yet when the file was written counts as today's default. Every field that was
+    written counts as it was written, so that a default which changes makes another setting.
+    """
+    return _filled(recorded, setting) == as_json(setting)
+
+
+def _filled(recorded: object, setting: object) -> object:
+    """``recorded``, with the defaults of the fields that are missing where ``setting`` holds a dataclass."""
+    if not isinstance(recorded, dict):
+        return recorded
+    if is_dataclass(setting):
+        return as_json({f.name: f.default for f in fields(setting) if f.default is not MISSING}) | recorded
+    inner = setting if isinstance(setting, dict) else {}
+    return {key: _filled(value, inner.get(key)) for key, value in recorded.items()}
+
+
+def as_json(setting: object) -> object:
+    """``setting`` as it will be read back: configs become dicts, tuples lists."""
+    return json.loads(json.dumps(setting, default=asdict))
+
+
+def _move_aside(record: dict, folder: Path) -> Path:
+    """Move the file of ``record`` to ``folder/aside``, under its name and date; what lies there already stays."""
+    stem, count = f"{record['name']}-{record.get('date', 'undated')}", 1
+    while (target := folder / "aside" / f"{stem}{f'-{count}' if count > 1 else ''}.json").exists():
+        count += 1
+    target.parent.mkdir(exist_ok=True)
+    return (folder / f"{record['name']}.json").rename(target)
 
 
 def load_record(name: str, folder: Path = RESULTS) -> dict | None:

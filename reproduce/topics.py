@@ -1,6 +1,20 @@
-"""The parts of docs/results.md, in the order of the course: which claims and which experiments stand in each."""
+"""The parts of docs/results.md, in the order of the course: the claims of each, and where its experiments stand."""
 
 from dataclasses import dataclass
+from types import ModuleType
+
+from reproduce import (
+    features_digits,
+    features_mnist,
+    hinton_mnist,
+    lottery_mnist,
+    pruning_digits,
+    pruning_encoder,
+    pruning_filters,
+    pruning_healing,
+    pruning_rewinding,
+    pruning_weights,
+)
 
 HEAD = """# Results
 
@@ -26,7 +40,8 @@ class Topic:
 
     Attributes:
         title, papers: the heading, and where its claims come from.
-        claims, records: how the ids of its claims, and the names of its experiments, begin.
+        claims: how the ids of its claims begin.
+        modules: what its experiments stand in: each module lists its own under ``EXPERIMENTS``.
         notes: which of its claims are weaker evidence, and why.
         limits: what a paper claims, and networks of this size cannot test.
     """
@@ -34,7 +49,7 @@ class Topic:
     title: str
     papers: str
     claims: tuple[str, ...]
-    records: tuple[str, ...]
+    modules: tuple[ModuleType, ...]
     notes: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
 
@@ -44,7 +59,7 @@ TOPICS = (
         "Soft targets",
         "Hinton, Vinyals and Dean 2015",
         ("F1.",),
-        ("hinton_",),
+        (hinton_mnist,),
         (
             "**F1.1-digits-same** was added after a trial run with the same seeds had shown its numbers, and "
             "**F1.7-digits-parts** after F1.7-digits had come out null.",
@@ -56,7 +71,7 @@ TOPICS = (
         "Features and teachers",
         "Romero et al. 2015 (FitNets), Müller et al. 2019, RepDistiller",
         ("F2.",),
-        ("features_", "digits_"),
+        (features_mnist, features_digits),
         (
             "**F2.4d-digits** and **F2.4e-digits** repeat F2.4a and F2.4b on new seeds with a margin of 0, after "
             "those had come out null at 20.",
@@ -70,7 +85,7 @@ TOPICS = (
         "Lottery tickets",
         "Frankle and Carbin 2019; Frankle et al. 2020; Renda et al. 2020",
         ("F3b.", "F3c.", "F3d."),
-        ("lottery_",),
+        (lottery_mnist, pruning_rewinding),
         (
             "**F3c.1c** asks F3c.1a again, on new seeds, as a share: F3c.1a had come out null with three seeds. The "
             "barrier differs much from seed to seed (1.9, 6.5 and 2.4 points).",
@@ -90,10 +105,12 @@ TOPICS = (
         "Pruning",
         "Han et al. 2015; Li et al. 2017; Molchanov et al. 2017, 2019",
         ("F3a.", "F4."),
-        ("pruning_",),
+        (pruning_weights, pruning_filters, pruning_encoder, pruning_digits, pruning_healing),
         (
             "**F3a.6b-digits**, **F4.1e-digits**, **F4.8c-digits** and **F4.8d-digits** ask the questions of F3a.6, "
             "F4.1d, F4.8a and F4.8b-digits of twenty new networks, after five had left them open.",
+            "**F4.3f-digits** asks F4.3d-digits of twenty new networks: with five, its outcome hung on how "
+            "the processor rounds.",
             "**F4.21e** to **F4.21g**, **F4.22b**, **F4.22c**, **F4.24e** and **F4.24f-encoder** ask fifteen new "
             "encoders what five had left open, or had shown.",
         ),
@@ -114,3 +131,6 @@ TOPICS = (
         ),
     ),
 )
+
+# name -> what makes the experiment, in the order of the page
+EXPERIMENTS = {make().name: make for topic in TOPICS for module in topic.modules for make in module.EXPERIMENTS}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from reproduce.__main__ import EXPERIMENTS, main
-from reproduce.page import RECORDS
+from reproduce.__main__ import AT_FULL_SCALE, main
+from reproduce.topics import EXPERIMENTS, TOPICS
 
 
 def test_an_unknown_experiment_is_named_beside_the_known():
@@ -11,5 +11,9 @@ def test_an_unknown_experiment_is_named_beside_the_known():
         main(["hinton_tiny"])
 
 
-def test_the_page_shows_every_experiment():
-    assert sorted(RECORDS) == sorted(EXPERIMENTS)
+def test_names_of_experiments_are_unique():
+    assert len(EXPERIMENTS) == sum(len(module.EXPERIMENTS) for topic in TOPICS for module in topic.modules)
+
+
+def test_the_full_scale_leaves_out_what_it_makes_needless():
+    assert set(AT_FULL_SCALE) < set(EXPERIMENTS) and "hinton_small_long" not in AT_FULL_SCALE
