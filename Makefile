@@ -11,6 +11,9 @@ endif
 READY := .venv/.ready
 ALL := .venv/.ready-all
 
+# A thread that waits leaves its core to others: on a busy machine PyTorch would otherwise be many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help lab test notebooks assignments reproduce bench slides lock
 
@@ -28,7 +31,7 @@ lab: $(READY) ## open JupyterLab on the first lesson (LAB="--no-browser" for its
 
 test: $(ALL) ## check this machine, then run every test (TESTS="tests/distillation -x" for some)
 	@$(PY) -m course_lib --quick
-	@$(PY) -m pytest $(TESTS)
+	@$(PY) -m pytest -n auto $(TESTS)
 
 notebooks: $(ALL) ## run the lessons and store their outputs (LESSONS="00 01" for some)
 	@$(PY) -m tools.notebooks $(LESSONS)

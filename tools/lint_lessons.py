@@ -26,10 +26,12 @@ IMAGE_WITHOUT_ALT = re.compile(r"!\[\s*\]\(|<img(?![^>]*\balt=[\"'][^\"'])[^>]*>
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/~<])/(?:home|root|tmp|Users|work|mnt|opt|var|usr|etc|content|private|kaggle)/\w|\b[A-Za-z]:\\\w"
 )
+PROGRESS_BAR = re.compile(r"\d%\|")
 FORBIDDEN = {
     r"^\s*[!%]\s*(?:pip|conda|uv)\b|^\s*!": "runs a shell command; a lesson needs nothing but Python",
     r"^\s*from\s+\S+\s+import\s+\*": "uses import *; name what you import",
     r"\.cuda\(": "calls .cuda(); use course_lib.device.pick_device",
+    r"\btqdm\b": "draws a progress bar of its own, which gets stored; use course_lib.progress.bar",
     r"_create_unverified|verify\s*=\s*False|CERT_NONE": "turns certificate checks off",
 }
 
@@ -105,13 +107,15 @@ def forbidden(notebook: NotebookNode) -> Iterator[str]:
 
 
 def executed(notebook: NotebookNode) -> Iterator[str]:
-    """Run from top to bottom in one go, without an error."""
+    """Run from top to bottom in one go, without an error or a progress bar."""
     counts = [cell.execution_count for cell in code_cells(notebook)]
     if counts != list(range(1, len(counts) + 1)):
         yield f"the code cells were not run in order from 1: {counts}"
     for cell in code_cells(notebook):
         if any(output.output_type == "error" for output in cell.outputs):
             yield f"cell {cell.id} stores an error; show a mistake failing with try and print"
+        if any(map(PROGRESS_BAR.search, _texts(cell))):
+            yield f"cell {cell.id} stores a progress bar: store it again with make notebooks"
 
 
 def stored_form(notebook: NotebookNode) -> Iterator[str]:

@@ -211,6 +211,7 @@ def test_a_missing_file_is_named(made_up):
         gzip.compress(b"\0\0\x0d\x01\0\0\0\x03abc"),
         gzip.compress(b"\x01\0\x08\x01\0\0\0\x03abc"),
     ],
+    ids=lambda content: f"{len(content)} bytes",  # the content holds the time of day; the workers need the same names
 )
 def test_content_that_is_no_idx_file(tmp_path, content):
     path = tmp_path / "file.gz"

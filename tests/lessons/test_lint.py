@@ -104,6 +104,8 @@ BREACHES = {
     "a pip magic": (source("add", "a = 1\nb = 2\n%pip install torch"), "runs a shell command"),
     "import *": (source("add", "from math import *\na = 1\nb = 2"), "uses import *"),
     "cuda()": (source("add", "a = 1\nb = 2\nmodel.cuda()"), "calls .cuda()"),
+    "a bar of its own": (source("add", "a = 1\nb = 2\nfor i in tqdm(range(3)): pass"), "a progress bar of its own"),
+    "a stored progress bar": (printing("  0%|          | 0/5 [00:00<?, ?it/s]"), "stores a progress bar"),
     "no certificate checks": (source("add", "a = 1\nb = 2\nget(url, verify=False)"), "certificate checks off"),
     "run out of order": (run_out_of_order, "not run in order from 1: [2, 1]"),
     "not run": (not_run, "not run in order from 1: [1, None]"),

@@ -1,4 +1,4 @@
-"""Every lesson runs, prints what it stores, and runs again: elsewhere in the repository, with the network off.
+"""Every lesson runs and prints what it stores: elsewhere in the repository, offline, with other kernels, on one thread.
 
 This is the slow part of the tests. Without it: ``make test TESTS='-m "not lesson"'``.
 """
@@ -7,52 +7,58 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from tests.lessons.fixture import runnable_lesson
-from tests.lessons.runs import OFFLINE, can_go_offline, left_behind, listing, nbval, run_elsewhere
+from tests.lessons.runs import OFFLINE, can_go_offline, nbval, other_kernels, run_elsewhere
 from tools.notebooks import FLOORS, compared_share, execute, lessons, normalise, read
 
 by_lesson = pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
 
 
-@pytest.fixture(scope="module")
-def runs(request):
-    """Lesson -> its first and second run, under way: two lessons at a time, the second run after the first."""
-    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
-    chosen = sorted({item.callspec.params["path"] for item in here if "runs" in item.fixturenames})
-    first: dict[Path, Future] = {}
-    second: dict[Path, Future] = {}
-    before = listing()
-    with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-        for path in chosen:
-            first[path] = pool.submit(nbval, path)
-        for path in chosen:
-            second[path] = pool.submit(lambda p=path: (first[p].result(), run_elsewhere(p.stem))[1])
-        yield first, second, before
-
-
 @pytest.mark.lesson
 @pytest.mark.timeout(900)
 @by_lesson
-def test_stored_outputs_are_what_a_run_gives(path, runs):
-    result = runs[0][path].result()
+def test_a_run_elsewhere_offline_with_other_kernels_gives_what_is_stored(path):
+    result, left = run_elsewhere(path)
     assert result.returncode == 0, result.stdout[-6000:]
-
-
-@pytest.mark.lesson
-@pytest.mark.timeout(900)
-@by_lesson
-def test_a_second_run_elsewhere_without_a_network(path, runs):
-    result = runs[1][path].result()
-    assert result.returncode == 0, result.stdout[-6000:]
-    assert left_behind(runs[2]) == set(), "a lesson writes where it runs; use a temporary folder"
+    assert left == set(), "a lesson writes where it runs; use a temporary folder"
     if not can_go_offline():
-        pytest.skip("the lesson ran again, but with the network on: unshare cannot turn it off here")
+        pytest.skip("the lesson ran and prints what is stored, but with the network on: unshare cannot turn it off")
+
+
+def test_the_kernels_of_that_run_are_others():
+    """A product, a convolution and a function differ in their last bits: the training takes another path."""
+    best = torch.backends.cpu.get_cpu_capability()
+    kernels = other_kernels(best)
+    if not kernels:
+        pytest.skip(f"this processor has one set of kernels: {best}")
+    script = """
+import torch
+torch.manual_seed(0)
+a, b = torch.randn(64, 300), torch.randn(300, 100)
+pictures, filters = torch.randn(8, 16, 16, 16), torch.randn(32, 16, 3, 3)
+results = [a @ b, torch.conv2d(pictures, filters, padding=1), a.softmax(1)]
+print(torch.backends.cpu.get_cpu_capability(), *(hash(result.numpy().tobytes()) for result in results), sep="\\n")
+"""
+    found = []
+    for settings in ({}, kernels):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", **settings}
+        found.append(
+            subprocess.run(
+                [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+            ).stdout.split()
+        )
+    native, other = found
+    assert native[0] == best
+    assert [a == b for a, b in zip(native, other, strict=True)] == [False] * 4
+
+
+def test_a_processor_without_older_kernels_is_left_alone():
+    assert other_kernels("DEFAULT") == {}
 
 
 @by_lesson
@@ -107,9 +113,11 @@ def test_a_lesson_that_needs_the_network_fails_offline(tmp_path):
     assert "unreachable" in result.stderr
 
 
-def test_files_left_behind_are_seen(monkeypatch, tmp_path):
-    monkeypatch.setattr("tests.lessons.runs.LESSONS", tmp_path)
-    monkeypatch.setattr("tests.lessons.runs.ELSEWHERE", tmp_path / "none")
-    before = listing()
-    (tmp_path / "checkpoint.safetensors").touch()
-    assert left_behind(before) == {str(tmp_path / "checkpoint.safetensors")}
+@pytest.mark.lesson
+def test_a_file_that_is_left_behind_is_seen(tmp_path):
+    notebook = runnable_lesson()
+    notebook.cells[1].source = "open('checkpoint.safetensors', 'w').close()"
+    nbformat.write(notebook, tmp_path / "writes.ipynb")
+    result, left = run_elsewhere(tmp_path / "writes.ipynb")
+    assert result.returncode == 0, result.stdout
+    assert left == {"checkpoint.safetensors"}
