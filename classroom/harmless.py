@@ -36,7 +36,7 @@ _PICTURE = re.compile(r"data:image/(png|jpeg|gif);base64,[A-Za-z0-9+/=\s]*")
 _CLASS = re.compile(
     r"answer|highlight|[a-z][a-z0-9]{0,2}"
 )  # what Pygments writes, and no class that the pages' scripts know
-_PLAIN = re.compile(r"[\w\s.,;:!?'\"()/=+-]*")
+_PLAIN = re.compile(r"[\w\s.,!?]*")
 
 
 class _Renderer(IPythonRenderer):
@@ -63,15 +63,14 @@ def harmless(source: str, attachments: Mapping[str, Mapping[str, str]] | None = 
     """HTML for the source of a Markdown cell, without anything that acts. What it returned comes back as it is.
 
     Args:
-        source: Markdown. Words and plain punctuation alone stay as they are.
+        source: Markdown. Words, full stops and commas alone stay as they are.
         attachments: pictures attached to the cell: name -> type -> base64.
     """
     if _PLAIN.fullmatch(source):  # nbgrader tells an unanswered cell by its text
         return source
-    if len(source) > MOST_CHARACTERS:
-        source = f"{_OPENING}<pre>{escape(source)}</pre></div>"
     if not source.startswith(_OPENING):
-        html = str(MarkdownWithMath(_Renderer(attachments or {})).render(source))
-        source = f"{_OPENING}\n{html}</div>"
+        short = len(source) <= MOST_CHARACTERS
+        markdown = MarkdownWithMath(_Renderer(attachments or {}))
+        source = f"{_OPENING}\n{markdown.render(source) if short else f'<pre>{escape(source)}</pre>'}</div>"
     # Markdown ends a block of HTML at the first empty line: there must be none.
     return re.sub(r"\n(?=\s*\n)", "&#10;", _CLEANER.clean(source).strip())

@@ -28,6 +28,8 @@ from classroom.harmless import harmless
 from classroom.sandbox import Limits
 from classroom.sheet import OWN_CELL, Sheet, read_cells, read_sheet
 
+_METADATA = {"language_info": {"name": "python"}}
+
 
 class CanaryFailed(RuntimeError):
     """The reference solution does not score full marks here, so no submission is graded."""
@@ -70,10 +72,10 @@ class TakeText(_InCourse):
             known = ours.get((cell.metadata.get("nbgrader") or {}).get("grade_id"))
             if known and known.cell_type == cell.cell_type:
                 del ours[known.metadata.nbgrader.grade_id]  # a second cell of this name is the student's own
+                cells.append(_fresh(cell, known.metadata.nbgrader))
             else:
-                known = None
-            cells.append(_fresh(cell, known))
-        return new_notebook(cells=cells, metadata=source.metadata), resources
+                cells.append(_fresh(cell, None))
+        return new_notebook(cells=cells, metadata=_METADATA), resources
 
     def _check_student(self, names: dict[str, str]) -> None:
         student = names["student"]
@@ -83,20 +85,21 @@ class TakeText(_InCourse):
             raise ValueError(f"the folder submitted/{student}: rename it to letters, digits and any of _ . @ + -")
 
 
-def _fresh(cell: NotebookNode, known: NotebookNode | None) -> NotebookNode:
-    make = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-    text = cell.source if cell.cell_type == "code" else harmless(cell.source, cell.get("attachments"))
-    return make(text, metadata={"nbgrader": known.metadata.nbgrader} if known else {})
+def _fresh(cell: NotebookNode, marks: NotebookNode | None) -> NotebookNode:
+    metadata = {"nbgrader": marks} if marks else {}
+    if cell.cell_type != "code":
+        return new_markdown_cell(harmless(cell.source, cell.get("attachments")), metadata=metadata)
+    texts = [output for output in cell.outputs if output.output_type in ("stream", "error")]
+    return new_code_cell(cell.source, metadata=metadata, outputs=texts)
 
 
 class ShowHarmless(Preprocessor):
-    """For what nbgrader shows: Markdown as harmless HTML, also in notebooks that were graded without `TakeText`."""
+    """For what nbgrader shows: the same, also for notebooks that were graded before `TakeText` was there."""
 
-    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
-        """Change the source of a Markdown cell in place."""
-        if cell.cell_type != "code":
-            cell.source = harmless(cell.source, cell.get("attachments"))
-        return cell, resources
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        """Return a new notebook."""
+        cells = [_fresh(cell, cell.metadata.get("nbgrader")) for cell in nb.cells]
+        return new_notebook(cells=cells, metadata=_METADATA), resources
 
 
 class GradeInSandbox(_InCourse):
