@@ -87,7 +87,12 @@ def look(page: Page, address: str) -> list[str]:
         asked.append(request.url)
 
     def expected(url: str) -> bool:  # the page itself, nbgrader's own scripts and questions, MathJax, attached pictures
-        own = ("/formgrader/static/", "/formgrader/api/", "cdnjs.cloudflare.com/ajax/libs/mathjax/")
+        own = (
+            "/static/favicon.ico",
+            "/formgrader/static/",
+            "/formgrader/api/",
+            "cdnjs.cloudflare.com/ajax/libs/mathjax/",
+        )
         return url == address or url.startswith("data:image/png") or any(part in url for part in own)
 
     def only_here(route: Route) -> None:
