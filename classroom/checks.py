@@ -8,6 +8,7 @@ and PyTorch where tensors are given.
 from __future__ import annotations
 
 import copy
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -201,6 +202,11 @@ def gradient(function: Callable[..., Any], *args: Any, wrt: int = 0) -> Any:
         )
     (found,) = torch.autograd.grad(result, inputs[wrt], allow_unused=True)
     return torch.zeros_like(inputs[wrt]) if found is None else found
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is one real number: Python's, NumPy's, or a tensor without dimensions."""
+    return isinstance(value, numbers.Real) or (hasattr(value, "detach") and value.dim() == 0 and not value.is_complex())
 
 
 def passed(what: str) -> None:

@@ -24,7 +24,8 @@ def _marks(name: str, *, solution: bool = False, points: int | None = None) -> d
     return {"nbgrader": {**marks, "schema_version": 3, **({"points": points} if grade else {})}}
 
 
-def _notebook() -> nbformat.NotebookNode:
+def small_notebook() -> nbformat.NotebookNode:
+    """The instructor's notebook of the small set."""
     cells = [
         new_markdown_cell("# Small\n\nSee [the lesson](../lesson.ipynb)."),
         new_code_cell("import numpy as np\nfrom classroom.checks import expect, passed", metadata=_marks("setup")),
@@ -48,7 +49,7 @@ def make_course(root: Path) -> NbGraderAPI:
     (root / "nbgrader_config.py").symlink_to(ROOT / "nbgrader_config.py")
     source = root / "solutions" / NAME
     source.parent.mkdir(parents=True)
-    nbformat.write(_notebook(), source)
+    nbformat.write(small_notebook(), source)
     return registered(root, SET)
 
 

@@ -159,16 +159,8 @@ def test_what_is_not_graded_has_no_score_and_no_feedback_and_is_named(course, ca
         "<img src=x>": "",
     }
     assert named == ["<img src=x>, small", "broken, small", "misnamed, small"]
+    assert "small,,2026-01-01 10:00:00,files,,,,5.0,0.0,5.0,9.0" in (root / "grades.csv").read_text().splitlines()
     assert not [student for student in ("<img src=x>", "broken", "misnamed") if (root / "feedback" / student).exists()]
-
-
-def test_the_export_command_writes_that_table(course):
-    root, _, _ = course
-    process = nbgrader(root, "export", "--to", "mine.csv")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert "NOT GRADED, so without a score: broken, small" in said
-    assert "small,,2026-01-01 10:00:00,files,,,,5.0,0.0,5.0,9.0" in (root / "mine.csv").read_text().splitlines()
 
 
 def test_a_grader_that_was_killed_goes_on_where_it_was(tmp_path, needs_isolation, caplog):

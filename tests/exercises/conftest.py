@@ -3,10 +3,17 @@
 import sys
 
 import pytest
+import torch
 
 from classroom.sandbox import Sandbox
 from tests.classroom.conftest import isolation_problem
 from tests.exercises.sets import PATIENT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The checks are small: on a busy machine, PyTorch's threads would spend minutes waiting for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
