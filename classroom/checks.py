@@ -7,6 +7,8 @@ and PyTorch where tensors are given.
 
 from __future__ import annotations
 
+import copy
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -123,6 +125,52 @@ def expect_refusal(what: str, call: Callable[[], Any], error: type[Exception] = 
     raise CheckFailed(f"{what}: was accepted; expected a {error.__name__} that says what is wrong")
 
 
+def expect_unchanged(what: str, function: Callable[..., Any], *args: Any) -> None:
+    """Check that a call leaves its arguments as they were.
+
+    Args:
+        what: the function, for the message.
+        function, args: the call to make. It gets copies.
+    """
+    copies = copy.deepcopy(args)
+    function(*copies)
+    change = told_change(what, [list(args), {}], [list(copies), {}])
+    expect_that(not change, change)
+
+
+def told_change(what: str, before: list[Any], after: Any) -> str:
+    """What is wrong if a call did not leave its arguments as they were, else "".
+
+    Args:
+        what: the function, for the message.
+        before, after: the call's arguments, as [list of those by position, dict of those by name]. Numbers put back
+            up to rounding count as unchanged.
+    """
+    if not isinstance(after, list) or len(after) != 2 or not all(map(isinstance, after, (list, dict))):
+        return f"{what} changes its arguments. Work on copies"
+    for was, now in zip(before, after, strict=True):
+        named = was.items() if isinstance(was, dict) else enumerate(was, 1)
+        values = now if isinstance(now, dict) else dict(enumerate(now, 1))
+        for name, value in named:
+            if name not in values or not _same(value, values[name]):
+                number = f"number {name}" if isinstance(name, int) else name
+                return f"{what} changes its argument {number}. Work on a copy (clone, or dict(...)), and return that"
+    return ""
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping):
+        return isinstance(b, Mapping) and list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, str) or a is None:
+        return a == b
+    try:
+        return _close(_as_array("", a), _as_array("", b), 1e-5, 1e-5)
+    except CheckFailed:
+        return False
+
+
 def gradient(function: Callable[..., Any], *args: Any, wrt: int = 0) -> Any:
     """Gradient of a scalar function with respect to one of its tensor arguments.
 
@@ -156,6 +204,11 @@ def gradient(function: Callable[..., Any], *args: Any, wrt: int = 0) -> Any:
     return torch.zeros_like(inputs[wrt]) if found is None else found
 
 
+def is_number(value: Any) -> bool:
+    """Whether the value is one real number: Python's, NumPy's, or a tensor without dimensions."""
+    return isinstance(value, numbers.Real) or (hasattr(value, "detach") and value.dim() == 0 and not value.is_complex())
+
+
 def passed(what: str) -> None:
     """Say that the visible checks of an exercise passed."""
     print(f"{what}: the checks in this cell pass.")
@@ -172,10 +225,22 @@ def _as_array(what: str, value: Any) -> np.ndarray:
         if hasattr(value, "detach"):
             dense = value.detach().cpu()
             value = (dense.double() if dense.is_floating_point() else dense).numpy()
-        return np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
+        if array.dtype.kind in "US" or (array.dtype.kind == "O" and any(isinstance(v, str) for v in array.flat)):
+            raise CheckFailed(f"{what}: the answer is text, {_short(value)}; expected numbers")
+        if array.dtype.kind == "c":
+            if np.any(array.imag != 0):  # a nan is not 0
+                raise CheckFailed(f"{what}: there is an imaginary part in the answer; expected real numbers")
+            array = array.real
+        return np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError):
         kind = type(value).__name__
         raise CheckFailed(f"{what}: the answer is a {kind}; expected numbers, an array or a dense tensor") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else text[:56] + " ..."
 
 
 def _close(a: np.ndarray, b: np.ndarray, rtol: float, atol: float) -> bool:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from classroom.checks import CheckFailed
+from classroom.checks import CheckFailed, expect_that, told_change
 from classroom.sandbox import Limits, Sandbox, StudentProcessEnded
-from classroom.sheet import Cell, Sheet
+from classroom.sheet import OWN_CELL, Cell, Sheet
 
 MAX_RESTARTS = 4
 MAX_SHOWN = 8_000
@@ -60,22 +60,27 @@ class Student:
         self.program, self.limits, self.room = list(program), limits, room
         self.preload, self.isolated = preload, isolated
         self.cells: dict[str, Result] = {}  # how each cell of the program went
-        self._fatal: set[str] = set()  # cells that end the process: left out from then on
+        self._fatal: set[str] = set()  # cells that end the process or run too long: left out from then on
+        self._own_seconds = limits.seconds_per_cell  # what is left for the cells that the student added
         self._restarts = 0
         self._borrowed = room is not None
         self._end_of_time = time.monotonic() + limits.seconds_in_all
 
     def __enter__(self) -> Student:
-        with contextlib.suppress(StudentProcessEnded):  # told again, and better, by the first check
-            self._load()
+        try:
+            with contextlib.suppress(StudentProcessEnded):  # told again, and better, by the first check
+                self._load()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.room is not None and not self._borrowed:
             self.room.__exit__()
 
-    def ask(self, **message: Any) -> tuple[Any, str]:
-        """Send a request; return the value and what was printed.
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """Send a request; return the reply: `value`, `printed` and, of a call, `after`.
 
         Raises:
             StudentProcessEnded: the call ended the process. The next request starts a new one.
@@ -84,9 +89,9 @@ class Student:
         if self.room is None or self.room.ended:
             self._load()
         reply = self.room.request(self.limits.seconds_per_call, **message)
-        if reply.get("error"):
-            raise _error(reply["error"])
-        return reply["value"], str(reply.get("printed", ""))
+        if "error" in reply:
+            raise _error(*reply["error"])
+        return reply
 
     def _load(self) -> None:
         while True:
@@ -116,33 +121,47 @@ class Student:
                 self._run(title, source)
 
     def _run(self, title: str, source: str) -> None:
+        own = title.startswith(OWN_CELL)
+        seconds = max(self._own_seconds, 1.0) if own else self.limits.seconds_per_cell
+        started = time.monotonic()
         try:
-            reply = self.room.request(self.limits.seconds_per_cell, do="cell", source=source, title=title)
+            reply = self.room.request(seconds + 1, do="cell", source=source, title=title, limit=float(seconds))
         except StudentProcessEnded as end:
-            self._fatal.add(title)
-            self.cells[title] = Result(title, 0, 0, ("StudentProcessEnded", str(end), ""), "")
+            self._note(title, ("StudentProcessEnded", str(end), ""), "")
             raise
-        error = tuple(map(str, reply["error"])) if reply.get("error") else None
-        self.cells[title] = Result(title, 0, 0, error, str(reply.get("printed", "")))
+        if own:
+            self._own_seconds -= time.monotonic() - started
+        self._note(title, tuple(reply["error"]) if "error" in reply else None, reply["printed"])
+
+    def _note(self, title: str, error: tuple[str, str, str] | None, printed: str) -> None:
+        self.cells[title] = Result(title, 0, 0, error, printed)
+        if error and error[0] in ("StudentProcessEnded", "OutOfTime"):
+            self._fatal.add(title)
 
 
 class StandIn:
-    """In the checks' eyes, a function of the student's. Calls travel to the sandbox."""
+    """In the checks' eyes, a function of the student's. Calls travel to the sandbox.
+
+    `changed` becomes what is wrong when a call did not leave its arguments as they were.
+    """
 
     def __init__(self, name: str, student: Student, printed: io.StringIO) -> None:
         self.name, self.student, self.printed = name, student, printed
+        self.changed = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._ask(do="call", args=list(args), kwargs=kwargs)
+        reply = self._ask(do="call", args=list(args), kwargs=kwargs)
+        self.changed = self.changed or told_change(self.name, [list(args), kwargs], reply.get("after"))
+        return reply["value"]
 
     def remote_gradient(self, args: Sequence[Any], wrt: int) -> Any:
         """Serves `checks.gradient`, which cannot differentiate across processes."""
-        return self._ask(do="gradient", args=list(args), wrt=wrt)
+        return self._ask(do="gradient", args=list(args), wrt=wrt)["value"]
 
-    def _ask(self, **message: Any) -> Any:
-        value, printed = self.student.ask(name=self.name, **message)
-        self.printed.write(printed)
-        return value
+    def _ask(self, **message: Any) -> dict[str, Any]:
+        reply = self.student.ask(name=self.name, **message)
+        self.printed.write(reply["printed"])
+        return reply
 
 
 def grade(sheet: Sheet, student: Student, only: Iterable[str] | None = None) -> dict[str, Result]:
@@ -164,7 +183,7 @@ def grade(sheet: Sheet, student: Student, only: Iterable[str] | None = None) -> 
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(cell.source, f"<{cell.name}>", "exec"), names)
         elif cell.kind == "check" and (wanted is None or cell.name in wanted):
-            results[cell.name] = _check(cell, sheet, student, dict(names))
+            results[cell.name] = _check(cell, sheet, student, names)
     return results
 
 
@@ -172,25 +191,28 @@ def _check(cell: Cell, sheet: Sheet, student: Student, names: dict[str, Any]) ->
     printed = io.StringIO()
     error = None
     try:
-        _bind_answers(cell, sheet, student, names, printed)
+        answers = _answers(cell, sheet, student, printed)
         with contextlib.redirect_stdout(printed):
-            exec(compile(cell.source, f"<{cell.name}>", "exec"), names)
+            exec(compile(cell.source, f"<{cell.name}>", "exec"), {**names, **answers})
+        changed = [a.changed for a in answers.values() if isinstance(a, StandIn) and a.changed]
+        expect_that(not changed, "; ".join(changed))  # last: a wrong value says more
     except Exception as problem:
         error = _explain(problem, sheet, student)
     points = cell.points if error is None else 0.0
     return Result(cell.name, points, cell.points, error, printed.getvalue()[:MAX_SHOWN])
 
 
-def _bind_answers(cell: Cell, sheet: Sheet, student: Student, names: dict, printed: io.StringIO) -> None:
+def _answers(cell: Cell, sheet: Sheet, student: Student, printed: io.StringIO) -> dict[str, Any]:
+    """The student's answers that a check uses, by name: values, and stand-ins for functions."""
     used = _names_in(compile(cell.source, cell.name, "exec"))
     asked = sorted({name for answer in sheet.of_kind("answer") for name in answer.defines} & used)
-    found, _ = student.ask(do="look", names=asked)
-    for name, description in (found if isinstance(found, dict) else {}).items():
-        kind, value = description
+    found = student.ask(do="look", names=asked)["value"]
+    answers = {}
+    for name, (kind, value) in ((name, found[name]) for name in asked if name in found):
         if kind == "other":
             raise CheckFailed(f"{name} is {value}")
-        if name in asked:
-            names[name] = StandIn(name, student, printed) if kind == "function" else value
+        answers[name] = StandIn(name, student, printed) if kind == "function" else value
+    return answers
 
 
 def _names_in(code: Any) -> set[str]:
@@ -198,12 +220,13 @@ def _names_in(code: Any) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _error(described: Any) -> Exception:
-    name, text, where = (str(item) for item in described)
+def _error(name: str, text: str, where: str) -> Exception:
     if name == "CheckFailed":
         return CheckFailed(text)
     kind = getattr(builtins, name, None)
-    known = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
+    known = (
+        isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, (UnicodeError, ExceptionGroup))
+    )
     error = kind(text) if known else StudentError(f"{name}: {text}")
     error.student_trace = where
     return error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,55 +72,61 @@ class Sandbox:
 
     def __enter__(self) -> Sandbox:
         self._end_of_time = time.monotonic() + self.limits.seconds_in_all
+        self._closing = threading.Event()
         self._room = tempfile.mkdtemp(prefix="grading-room-")
         self._errors = tempfile.TemporaryFile()
         self._connection, other = socket.socketpair()
+        self._process = None
         try:
-            command, environment = self._command(other.fileno())
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[other.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-            )
+            with other:
+                command, environment = self._command(other.fileno())
+                self._process = subprocess.Popen(
+                    command,
+                    pass_fds=[other.fileno()],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                )
+            self._wait_until_ready()
+            self._own_memory = _memory(self._process.pid)
+            threading.Thread(target=self._watch, daemon=True).start()
         except BaseException:
-            self._clear()
+            self.__exit__()
             raise
-        finally:
-            other.close()
-        self._wait_until_ready()
-        self._own_memory = _memory(self._process.pid)
-        self._closing = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._stop("closed")
-        self._clear()
+        self._connection.close()
+        self._errors.close()
 
     def request(self, seconds: float, **message: Any) -> dict[str, Any]:
         """Send one request to the worker and return its reply.
+
+        Returns:
+            Either `value`, with `after`: the arguments as they are after a call, or `error`: name, message and place
+            as text. And `printed`, a text.
 
         Raises:
             StudentProcessEnded: the process ended, sent junk, or ran out of time or memory.
         """
         if self.ended:
             raise StudentProcessEnded(self.ended)
+        deadline = min(time.monotonic() + seconds, self._end_of_time)
         try:
-            wire.send(self._connection, message)
-            reply = wire.receive(self._connection, min(time.monotonic() + seconds, self._end_of_time))
-            if not {"value", "error"} & reply.keys():
-                raise wire.WireError("an answer without a value")
-            return reply
+            wire.send(self._connection, message, deadline)
+            return _checked(wire.receive(self._connection, deadline))
         except TimeoutError:
             self._stop(f"the code ran for more than {seconds:g} s without an answer. Is there a loop that never ends?")
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._stop("the code ended the Python process it ran in (sys.exit, os._exit, a crash, or too much memory)")
         except wire.WireError as error:
             self._stop(f"the code wrote to the grader's own channel, which then held {error}")
+        except BaseException:  # whatever it is, nobody waits for this process any more
+            self._stop("the grader was interrupted")
+            raise
         raise StudentProcessEnded(self.ended)
 
     def _command(self, channel: int) -> tuple[list[str], dict[str, str]]:
@@ -150,8 +157,9 @@ class Sandbox:
                 "RLIMIT_NOFILE": 256,
                 "RLIMIT_CORE": 0,
             },
-            # Processes are counted per user, so as root every submission gets a user id of its own.
-            "user": 64_000 + os.getpid() % 1_000 if os.geteuid() == 0 else None,
+            # Processes are counted for each user: as root a submission gets a user id that no process has, and as an
+            # ordinary user its own user namespace.
+            "user": _free_user_id() if os.geteuid() == 0 else None,
             "command": worker,
             "environment": environment,
         }
@@ -162,11 +170,9 @@ class Sandbox:
         try:
             wire.receive(self._connection, time.monotonic() + 120)
         except (EOFError, TimeoutError, ConnectionResetError, wire.WireError) as error:
-            self._process.kill()
-            self._process.wait()
+            self._stop("not started")
             self._errors.seek(0)
             detail = self._errors.read()[-1_500:].decode(errors="replace").strip()
-            self._clear()
             raise SandboxError(
                 "cannot start the isolated process for student code. It needs Linux 5.12 or newer with namespaces "
                 "(as root, or as a user who may create user namespaces). In a container, allow them; on Windows, use "
@@ -182,16 +188,33 @@ class Sandbox:
 
     def _stop(self, reason: str) -> None:
         self.ended = self.ended or reason
-        self._process.kill()  # the room's first process dies with it, and with that all others
-        self._process.wait()
+        if self._process is not None and self._process.returncode is None:
+            family = _family(self._process.pid)
+            for process in family:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            if self.isolated and family:  # unshare ends when the room's first process is gone, and with it all others
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(10)
+            self._process.kill()
+            self._process.wait()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         shutil.rmtree(self._room, ignore_errors=True)
 
-    def _clear(self) -> None:
-        self._connection.close()
-        self._errors.close()
-        shutil.rmtree(self._room, ignore_errors=True)
+
+def _checked(reply: dict[str, Any]) -> dict[str, Any]:
+    """The reply, if it is of the form that `Sandbox.request` promises. The other side is not trusted."""
+    error = reply.get("error", ["", "", ""])
+    good = isinstance(error, list) and len(error) == 3 and all(isinstance(text, str) for text in error)
+    if not good or not isinstance(reply.setdefault("printed", ""), str) or not {"value", "error"} & reply.keys():
+        raise wire.WireError("an answer of another form")
+    return reply
+
+
+def _free_user_id() -> int:
+    taken = set(_of_each(psutil.process_iter(), lambda process: process.uids().real))
+    return secrets.choice([number for number in range(50_000, 60_000) if number not in taken])
 
 
 def _unshare() -> list[str]:
@@ -226,18 +249,21 @@ def _prefixes() -> set[str]:
     return found | {os.path.realpath(prefix) for prefix in found}
 
 
-def _memory(pid: int) -> int:
-    """Bytes used by a process and all below it, shared pages counted once if it matters."""
-    family = []
+def _family(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
-        family = psutil.Process(pid).children(recursive=True)
-    total = sum(_of_each(family, lambda process: process.memory_info().rss))
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _memory(pid: int) -> int:
+    """Bytes used by all processes below this one, shared pages counted once if it matters."""
+    family = _family(pid)
     if len(family) < 3:  # the room's first process and the worker share next to nothing
-        return total
+        return sum(_of_each(family, lambda process: process.memory_info().rss))
     return sum(_of_each(family, lambda process: process.memory_full_info().pss))
 
 
-def _of_each(family: list[psutil.Process], measure: Callable[[psutil.Process], int]) -> Iterator[int]:
+def _of_each(family: Iterable[psutil.Process], measure: Callable[[psutil.Process], int]) -> Iterator[int]:
     for process in family:
         with contextlib.suppress(psutil.Error, OSError):  # it may end while we look
             yield measure(process)

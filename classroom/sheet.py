@@ -13,6 +13,8 @@ from pathlib import Path
 
 import nbformat
 
+OWN_CELL = "your cell"  # what the title of a cell begins with that the student added
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -51,6 +53,12 @@ class Sheet:
         """The points that checks can give, without those of written answers."""
         return sum(cell.points for cell in self.of_kind("check"))
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The large packages that the given cells import: the student's process has them before its clock starts."""
+        given = "\n".join(cell.source for cell in self.of_kind("given"))
+        return tuple(name for name in ("numpy", "torch") if f"import {name}" in given)
+
     def program(self, submitted: Sequence[Cell]) -> list[tuple[str, str]]:
         """The cells to run in the student's process, as (title, source), in the submission's order.
 
@@ -65,7 +73,7 @@ class Sheet:
             ours = known.get(cell.name)
             if ours is None:
                 if cell.source.strip() and cell.source not in shipped:
-                    steps.append((f"your cell {number + 1}", cell.source))
+                    steps.append((f"{OWN_CELL} {number + 1}", cell.source))
             elif ours.kind == "given":
                 steps.append((ours.name, ours.source))
             elif ours.kind == "answer":

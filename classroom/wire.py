@@ -37,7 +37,8 @@ def encode(value: Any) -> tuple[Any, bytes]:
     """Turn a value into a JSON-able tree and the bytes of its arrays.
 
     Args:
-        value: None, bool, int, float, str, list, tuple, dict, NumPy array or scalar, torch tensor, nested at will.
+        value: None, bool, int, float, complex, str, list, tuple, dict and classes derived from them, NumPy array or
+            scalar, torch tensor, nested at will.
 
     Raises:
         WireError: the value, or something in it, is of another type, or it is too large.
@@ -53,20 +54,27 @@ def encode(value: Any) -> tuple[Any, bytes]:
 def _pack(value: Any, chunks: list[bytes], depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise WireError(f"a value nested more than {MAX_DEPTH} deep")
-    kind = type(value)
-    if value is None or kind in (bool, str):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
         return value
-    if kind is int:
-        return {"int": str(value)}
-    if kind is float:
-        return {"float": value.hex()}
-    if kind in (list, tuple):
-        return {kind.__name__: [_pack(item, chunks, depth + 1) for item in value]}
-    if kind is dict:
-        pairs = [[_pack(k, chunks, depth + 1), _pack(v, chunks, depth + 1)] for k, v in value.items()]
-        return {"dict": pairs}
-    if isinstance(value, (np.ndarray, np.generic)):
+    # Of a derived class travels what its base holds: what it overrides is not asked.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return {"int": int.__repr__(value)}
+    if isinstance(value, float):
+        return {"float": float.hex(value)}
+    if isinstance(value, (list, tuple)):
+        kind = list if isinstance(value, list) else tuple
+        return {kind.__name__: [_pack(item, chunks, depth + 1) for item in kind.__iter__(value)]}
+    if isinstance(value, dict):
+        return {"dict": [[_pack(part, chunks, depth + 1) for part in pair] for pair in dict.items(value)]}
+    if isinstance(value, complex):
+        value = np.asarray(complex(value))
+    if isinstance(value, np.ndarray):
         return _pack_array("ndarray", np.asarray(value), str(value.dtype), chunks)
+    kind = type(value)
     if kind.__module__.split(".")[0] == "torch" and hasattr(value, "detach"):
         return _pack_tensor(value, chunks)
     raise WireError(
@@ -169,12 +177,14 @@ class _Reader:
         return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 
-def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message, a dict of values that `encode` knows."""
+def send(connection: socket.socket, message: dict[str, Any], deadline: float | None = None) -> None:
+    """Send one message, a dict of values that `encode` knows. The deadline is as in `receive`."""
     tree, body = encode(message)
     header = json.dumps(tree).encode()
     if len(header) > MAX_HEADER:
         raise WireError("a value with too many items")
+    if deadline is not None:
+        connection.settimeout(max(deadline - time.monotonic(), 1e-3))
     connection.sendall(_LENGTHS.pack(len(header), len(body)) + header + body)
 
 

@@ -3,35 +3,22 @@
 import sys
 
 import pytest
+import torch
 
-from classroom.sandbox import Sandbox, SandboxError
+from classroom.sandbox import Sandbox
+from tests.classroom.conftest import isolation_problem
 from tests.exercises.sets import PATIENT
 
 
-def isolation_problem() -> str:
-    """Why this machine cannot isolate student code; "" if it can."""
-    try:
-        with Sandbox(preload=()):
-            return ""
-    except SandboxError as error:
-        return str(error).replace("\n", " ")
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The checks are small: on a busy machine, PyTorch's threads would spend minutes waiting for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def problem() -> str:
-    return isolation_problem()
-
-
-@pytest.fixture
-def needs_isolation(problem: str) -> None:
-    """For tests of the walls themselves. The gates on the exercises run everywhere."""
-    if problem:
-        pytest.skip(f"no isolation on this machine: {problem}")
-
-
-@pytest.fixture(scope="session")
-def room(problem: str):
+def room():
     if sys.platform == "win32":
         pytest.skip("the grader runs on Linux, in WSL2 or in a container")
-    with Sandbox(PATIENT, isolated=not problem) as sandbox:
+    with Sandbox(PATIENT, isolated=not isolation_problem()) as sandbox:
         yield sandbox

@@ -64,16 +64,17 @@ def names_used(source: str) -> set[str]:
 
 
 def needed(cells: Collection[Cell], checks: Iterable[str]) -> list[Cell]:
-    """The cells without the answers that these checks do not use, neither directly nor through other answers.
+    """The cells without the answers and given cells that these checks do not use, directly or through others.
 
     A measurement that trains ten networks need not run again for each wrong answer to another exercise.
     """
     wanted = set().union(*(names_used(cell.source) for cell in cells if cell.kind == "check" and cell.name in checks))
     taken: set[str] = set()
-    while new := {c.name for c in cells if c.kind == "answer" and wanted & set(c.defines)} - taken:
+    sources = [cell for cell in cells if cell.kind in ("answer", "given")]
+    while new := {c.name for c in sources if wanted & set(c.defines)} - taken:
         taken |= new
-        wanted = wanted.union(*(names_used(cell.source) for cell in cells if cell.name in new))
-    return [cell for cell in cells if cell.kind != "answer" or cell.name in taken]
+        wanted = wanted.union(*(names_used(cell.source) for cell in sources if cell.name in new))
+    return [c for c in cells if c.kind == "check" or c.name in taken or (c.kind == "given" and not c.defines)]
 
 
 def graded(sheet: Sheet, room: Sandbox, source: str = "", only: Collection[str] | None = None) -> dict[str, Result]:
@@ -89,7 +90,9 @@ def graded(sheet: Sheet, room: Sandbox, source: str = "", only: Collection[str] 
         changed = {cell.name for cell in cells if source and cell.source == source}
         checks = [cell.name for cell in sheet.of_kind("check")]
         only = [c for c in checks if not source or changed & {cell.name for cell in needed(cells, [c])}]
-    with Student(sheet.program(needed(cells, only)), PATIENT, room=room) as student:
+    parts = {cell.name for cell in needed(cells, only)} if source else {cell.name for cell in cells}
+    sheet = Sheet(tuple(cell for cell in sheet.cells if cell.name in parts))
+    with Student(sheet.program([cell for cell in cells if cell.name in parts]), PATIENT, room=room) as student:
         results = grade(sheet, student, only)
     errors = {name: result for name, result in student.cells.items() if result.error}
     return results if source else {**errors, **results}

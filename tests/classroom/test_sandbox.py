@@ -1,5 +1,6 @@
 """Attacks on the grader: each gains nothing, leaves the rest of the work graded, and ends with a clear message."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -82,14 +83,15 @@ for path in {ours!r}:
 files = []
 for folder, inner, names in os.walk("/"):
     inner[:] = [d for d in inner if not os.path.join(folder, d).startswith(open_to_all)]
-    files += [f for f in (os.path.join(folder, n) for n in names) if os.path.isfile(f) and not f.startswith(open_to_all)]
+    paths = [os.path.join(folder, n) for n in names]
+    files += [f for f in paths if os.path.isfile(f) and not f.startswith(open_to_all)]
 course = [f for f in seen + files if "ps1" in f or "gradebook" in f or "solutions" in f or "README" in f]
 def double(x):
     return x
 """
     with Student([("look", attack)], Limits(seconds_per_cell=60), preload=()) as student:
         assert student.cells["look"].error is None, student.cells["look"].error
-        looked, _ = student.ask(do="look", names=["course", "files", "seen"])
+        looked = student.ask(do="look", names=["course", "files", "seen"])["value"]
     assert looked["course"] == ["value", []]
     assert looked["files"] == ["value", []]
     assert not [name for name in looked["seen"][1] if name.startswith(("GRADING", "COURSE", "NBGRADER", "SSH", "AWS"))]
@@ -278,6 +280,64 @@ def test_jupyter_lines_and_broken_cells_do_no_harm():
     assert student.cells["your cell 2"].error[0] == "SyntaxError"
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "%matplotlib inline",
+        "%load_ext autoreload\n%autoreload 2\n!pip install nothing",
+        "%%time",
+        "%%capture out",
+        "print?\n??print",
+        "files = !ls\nhere = %pwd",
+        "get_ipython().run_line_magic('matplotlib', 'inline')",
+        "display(3)",
+        "x = (7\n     % 4)\n%time y = 3\nassert x == y",
+        "text = '''\n!important\n%time\n'''\n%time\nassert 'important' in text and '%time' in text",
+    ],
+)
+def test_what_jupyter_alone_understands_may_stand_before_a_definition(before):
+    results, student = graded(f"{before}\ndef double(x):\n    return 2 * x\n")
+    assert student.cells["double"].error is None
+    assert [r.points for r in results.values()] == [2, 3]
+
+
+def test_slow_cells_of_the_students_own_cost_no_points():
+    slow = ["import time\ntime.sleep(60)", "while True:\n    pass"] * 3 + ["half = 0.5"]
+    started = time.monotonic()
+    results, student = graded("def double(x):\n    return 4 * half * x\n", *slow)
+    assert [r.points for r in results.values()] == [2, 3]
+    assert [student.cells[f"your cell {n}"].error[0] for n in range(1, 7)] == ["OutOfTime"] * 6
+    assert "more than 1.5 s" in student.cells["your cell 1"].error[1]  # the time of all of them together
+    assert "more than 1 s" in student.cells["your cell 2"].error[1]
+    assert time.monotonic() - started < 30
+
+
+def test_an_error_of_the_students_own_type_is_what_it_derives_from():
+    refusing = Sheet(
+        (
+            Cell("given", "setup", "from classroom.checks import expect_refusal"),
+            Cell("answer", "one", "def one(x):\n    pass"),
+            Cell("check", "check-one", "expect_refusal('0', lambda: one(0))", 1.0),
+        )
+    )
+    own = "class Bad({base}):\n    pass\ndef one(x):\n    raise Bad('no')"
+    for base, points in [("ValueError", 1), ("ValueError, KeyError", 1), ("TypeError", 0), ("Exception", 0)]:
+        with Student([("one", own.format(base=base))], QUICK, preload=()) as student:
+            result = grade(refusing, student)["check-one"]
+        assert result.points == points, result
+    assert "Bad: no" in result.error[1]
+
+
+def test_arguments_that_a_call_changes_cost_the_check_unless_a_wrong_value_says_more():
+    changes = "def double(x):\n    x *= 2\n    return x"
+    assert (
+        lost(changes) == "double changes its argument number 1. Work on a copy (clone, or dict(...)), and return that"
+    )
+    assert "expected [0., 2., 4.]" in lost("def double(x):\n    x *= 3\n    return x")
+    results, _ = graded("def double(x):\n    x += 5.1\n    x -= 5.1\n    return 2 * x")
+    assert results["check-double"].points == 2  # put back, up to rounding
+
+
 def test_privileges_are_gone():
     look = """
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
@@ -287,7 +347,7 @@ writable = sorted(p for p, options in mounts if options.startswith("rw") and not
 """
     with Student([("look", look)], QUICK, preload=()) as student:
         assert student.cells["look"].error is None
-        looked, _ = student.ask(do="look", names=["rights", "writable"])
+        looked = student.ask(do="look", names=["rights", "writable"])["value"]
     assert looked["rights"][1] == ["0" * 16, "0" * 16, "0" * 16, "1"]
     assert looked["writable"][1] == ["/tmp"]
 
@@ -345,3 +405,124 @@ def test_every_sandbox_is_closed_also_the_ones_that_a_student_ended():
             rooms.append(student.room)
     assert rooms[0] is not rooms[1]
     assert [(room._connection.fileno(), room._errors.closed) for room in rooms] == [(-1, True)] * 2
+
+
+# --- whatever the child answers, and whatever ends the parent, nothing is left of the room --------------------------
+
+MALFORMED = [
+    {},
+    {"error": 5},
+    {"error": None},
+    {"error": []},
+    {"error": ["ValueError"]},
+    {"error": ["a", "b", "c", "d"]},
+    {"error": [1, 2, 3]},
+    {"error": ("a", "b", "c")},
+    {"error": [["a"], {"b": 1}, "c"]},
+    {"error": ["a", "b", "c"], "printed": 5},
+    {"printed": "text"},
+    {"value": 1, "printed": ["x"]},
+    {"value": 1, "error": 5},
+    {"do": "call", "name": "x"},
+]
+WELL_FORMED = [  # and wrong in what they say
+    {"error": ["StudentProcessEnded", "x", "y"]},
+    {"error": ["print", "x", "y"]},
+    {"error": ["UnicodeDecodeError", "x", "y"]},
+    {"error": ["ExceptionGroup", "x", "y"]},
+    {"value": [0.0, 2.0, 4.0], "after": 5},
+    {"value": 5},
+    {"value": {"double": 5}},
+    {"value": {"double": ["function"], "triple": [[], {}]}},
+    {"value": {"double": ["value", 5], "triple": ["other", 3]}},
+    {"value": "x" * 200_000},
+]
+# Answers every request with the forged reply, and starts processes that would outlive it.
+FORGER = """
+import os, gc, socket, time
+from classroom import wire
+for _ in range(5):
+    if os.fork() == 0:
+        while True:
+            time.sleep(60)
+line = next(o for o in gc.get_objects() if isinstance(o, socket.socket))
+def forge():
+    while True:
+        wire.send(line, REPLY)
+        wire.receive(line)
+WHEN
+"""
+
+
+def room_users() -> set[int]:
+    """The user ids of all processes in rooms."""
+    return {p.info["uids"].real for p in psutil.process_iter(["uids"]) if p.info["uids"]} & set(range(50_000, 60_000))
+
+
+@pytest.mark.parametrize("reply", MALFORMED, ids=repr)
+def test_a_reply_of_another_form_is_refused(reply):
+    with pytest.raises(sandbox.wire.WireError, match="another form"):
+        sandbox._checked(reply)
+
+
+@pytest.fixture(scope="module")
+def threads_of_one_student() -> str:
+    return _threads()
+
+
+def _threads() -> str:
+    count = """
+import threading, time
+started = []
+try:
+    while len(started) < 99:
+        started.append(threading.Thread(target=time.sleep, args=(60,), daemon=True))
+        started[-1].start()
+except RuntimeError:
+    pass
+def double(x):
+    return [len(started), 2, 4]
+"""
+    results, _ = graded(count, limits=dataclasses.replace(QUICK, memory_mb=1_000))
+    return results["check-double"].error[1]
+
+
+@pytest.mark.parametrize("when", ["forge()", "def double(x):\n    forge()"], ids=["in a cell", "in a call"])
+def test_after_a_forged_reply_the_room_is_closed_and_the_next_student_is_unhurt(when, threads_of_one_student):
+    for reply in [MALFORMED[1], *WELL_FORMED[:6:2], WELL_FORMED[7]]:
+        attack = FORGER.replace("REPLY", repr(reply)).replace("WHEN", when)
+        cells = [Cell(c.kind, c.name, attack) if c.name == "double" else c for c in SHEET.cells]
+        with Student(SHEET.program(cells), QUICK, preload=("numpy",)) as student:
+            results = grade(SHEET, student, ["check-double"])
+        assert results["check-double"].points == 0, reply
+        assert room_users() == set(), reply
+    assert _threads() == threads_of_one_student
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError, SystemExit])
+@pytest.mark.parametrize("where", ["receive", "send"])
+def test_whatever_ends_the_grader_closes_the_room(monkeypatch, error, where):
+    rooms, original, calls = [], getattr(sandbox.wire, where), []
+
+    def fail(connection, *rest):
+        calls.append(where)
+        if len(calls) == 4:
+            raise error("no")
+        return original(connection, *rest)
+
+    enter = Sandbox.__enter__
+    monkeypatch.setattr(Sandbox, "__enter__", lambda self: rooms.append(self) or enter(self))
+    monkeypatch.setattr(sandbox.wire, where, fail)
+    with pytest.raises(error):
+        graded(WRONG)
+    (room,) = rooms
+    assert (room._connection.fileno(), room._errors.closed, os.path.exists(room._room)) == (-1, True, False)
+    assert room._process.returncode is not None
+    assert room_users() == set()
+
+
+def test_each_submission_has_a_user_of_its_own():
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user's rooms have user namespaces of their own")
+    with Sandbox(preload=()), Sandbox(preload=()), Sandbox(preload=()):
+        assert len(room_users()) == 3

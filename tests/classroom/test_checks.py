@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from classroom.checks import CheckFailed, expect, expect_dict, expect_refusal, expect_that, gradient
+from classroom.checks import (
+    CheckFailed,
+    expect,
+    expect_dict,
+    expect_refusal,
+    expect_that,
+    expect_unchanged,
+    gradient,
+    told_change,
+)
 
 
 def message(*args, **options) -> str:
@@ -39,9 +48,24 @@ def test_unknown_mistakes_are_described():
     assert "nan or an inf" in message([math.inf, 1], [1, 1])
     assert "Is there a return" in message(None, 1.0)
     assert "is a dict" in message({}, 1.0)
-    assert "is a str" in message("one", 1.0)
+    assert "is a slice" in message(slice(1), 1.0)
     assert "expected numbers, an array or a dense tensor" in message(torch.eye(2).to_sparse(), np.eye(2))
     assert "shape is (1, 2); expected (2,)" in message([[1, 2]], [1, 2])
+
+
+@pytest.mark.parametrize(
+    "text", ["1.0", ["1", "2"], [["1"], ["2"]], np.array(["1", "2"]), np.array([1.0, "2"], dtype=object), b"1"]
+)
+def test_numbers_as_text_are_refused(text):
+    assert "the answer is text" in message(text, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("kind", [complex, np.complex64, lambda z: np.array([z]), lambda z: torch.tensor([z])])
+def test_a_complex_number_counts_only_without_an_imaginary_part(kind):
+    want = [1.0] if kind not in (complex, np.complex64) else 1.0
+    expect("it", kind(1 + 0j), want)
+    for wrong in (1 + 1e-3j, complex(1, math.nan)):
+        assert "imaginary part" in message(kind(wrong), want)
 
 
 def test_tolerance():
@@ -95,6 +119,34 @@ def test_conditions_and_refusals():
         expect_refusal("it", lambda: refuse(TypeError))
     with pytest.raises(NotImplementedError):  # an unwritten answer does not count as a refusal
         expect_refusal("it", lambda: refuse(NotImplementedError))
+
+
+def test_a_call_that_changes_its_arguments_is_told():
+    logits, weights = torch.tensor([1.0, 2.0]), {"a": torch.ones(2), "b": [1, (2.0, None)]}
+
+    def told(change) -> str:
+        with pytest.raises(CheckFailed) as failure:
+            expect_unchanged("it", change, logits, weights)
+        return str(failure.value)
+
+    for honest in (lambda x, w: x * 2, lambda x, w: x.add_(8.1).sub_(8.1), lambda x, w: {**w, "c": 1}):
+        expect_unchanged("it", honest, logits, weights)
+    assert "changes its argument number 1. Work on a copy" in told(lambda x, w: x.div_(2))
+    for change in (
+        lambda x, w: w["a"].zero_(),
+        lambda x, w: w.pop("b"),
+        lambda x, w: w.update(c=1),
+        lambda x, w: w["b"].append(1),
+        lambda x, w: w.update(b=w.pop("b"), a=w.pop("a")),
+        lambda x, w: w.__setitem__("a", torch.ones(2, 1)),
+        lambda x, w: w.__setitem__("a", "text"),
+        lambda x, w: w["b"].__setitem__(1, (2.0, 0)),
+    ):
+        assert "changes its argument number 2" in told(change)
+    assert torch.equal(logits, torch.tensor([1.0, 2.0]))
+    assert "changes its argument k" in told_change("it", [[], {"k": 1}], [[], {"k": 2}])
+    for junk in (None, 5, [], [[]], [{}, [], 3], [5, 5], [[], {}]):
+        assert "changes its argument" in told_change("it", [[1.0], {}], junk)
 
 
 def test_gradient():
