@@ -19,9 +19,9 @@ import pytest
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from nbgrader.api import Gradebook
 
-from tests.browser.lab import open_page, why_not
 from tests.classroom.course import NAME, SET, answered, hand_in, make_course
 from tests.classroom.payloads import HONEST, PICTURE, attacks, poison
+from tools.lab import open_page, why_not
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Request, Route
