@@ -36,12 +36,13 @@ def other_kernels(best: str) -> dict[str, str]:
 
 
 def run_environment() -> dict[str, str]:
-    """The environment of a run; what somebody has set about kernels or threads stands, so that a run can be repeated.
+    """The environment of a run, with other kernels unless ``ATEN_CPU_CAPABILITY`` names those that somebody wants.
 
     One thread: lessons run side by side, and a stored output that hangs on the number of threads shows up.
     """
-    kernels = other_kernels(torch.backends.cpu.get_cpu_capability())
-    return {"OMP_NUM_THREADS": "1", **kernels, **os.environ, **ENVIRONMENT}
+    chosen = "ATEN_CPU_CAPABILITY" in os.environ
+    kernels = {} if chosen else other_kernels(torch.backends.cpu.get_cpu_capability())
+    return {"OMP_NUM_THREADS": "1", **os.environ, **kernels, **ENVIRONMENT}
 
 
 def nbval(path: Path) -> subprocess.CompletedProcess:

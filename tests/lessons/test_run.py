@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.lessons.fixture import runnable_lesson
-from tests.lessons.runs import OFFLINE, can_go_offline, nbval, other_kernels, run_elsewhere
+from tests.lessons.runs import OFFLINE, can_go_offline, nbval, other_kernels, run_elsewhere, run_environment
 from tools.notebooks import FLOORS, compared_share, execute, lessons, normalise, read
 
 by_lesson = pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
@@ -57,8 +57,16 @@ print(torch.backends.cpu.get_cpu_capability(), *(hash(result.numpy().tobytes()) 
     assert [a == b for a, b in zip(native, other, strict=True)] == [False] * 4
 
 
-def test_a_processor_without_older_kernels_is_left_alone():
-    assert other_kernels("DEFAULT") == {}
+def test_kernels_that_are_chosen_by_hand_stand(monkeypatch):
+    assert other_kernels("DEFAULT") == {}  # a processor without older ones
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx512")
+    assert run_environment()["ATEN_CPU_CAPABILITY"] == "avx512"
+    assert "ONEDNN_MAX_CPU_ISA" not in run_environment()
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY")
+    expected = other_kernels(torch.backends.cpu.get_cpu_capability())
+    assert run_environment().items() >= {**expected, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}.items()
 
 
 @by_lesson
