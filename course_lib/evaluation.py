@@ -111,11 +111,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     Raises:
         TypeError: it is neither a sequence nor a dict.
     """
-    if isinstance(batch, Mapping):
-        return {name: _moved(value, device) for name, value in batch.items()}
-    if not isinstance(batch, (tuple, list)):
+    if isinstance(batch, (tuple, list)):
+        return tuple([_moved(value, device) for value in batch])
+    if not isinstance(batch, Mapping):
         raise TypeError(f"a batch is a {type(batch).__name__}; expected (inputs, labels, ...), or a dict of tensors")
-    return tuple(_moved(value, device) for value in batch)
+    return {name: _moved(value, device) for name, value in batch.items()}
 
 
 def _moved(value: object, device: torch.device) -> object:
@@ -130,7 +130,7 @@ def answer(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         TypeError: the model gives something else.
     """
-    if not isinstance(batch, Mapping):
+    if isinstance(batch, (tuple, list)):
         return logits_of(model(batch[0]))
     left_out = () if _encodes_and_decodes(model) else ("labels",)  # the decoder reads the labels before each one
     return logits_of(model(**{name: value for name, value in batch.items() if name not in left_out}))
@@ -161,7 +161,7 @@ def labels_of(model: nn.Module, batch: Batch, name: str = "the batch") -> Tensor
     Raises:
         ValueError: it has none; ``name`` is what the message calls the data.
     """
-    if not isinstance(batch, Mapping):
+    if isinstance(batch, (tuple, list)):
         if len(batch) < 2:
             raise ValueError(f"{name} holds no labels; expected batches of (inputs, labels)")
         return batch[1]
