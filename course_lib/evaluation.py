@@ -9,7 +9,8 @@ Logits (N, C) go with labels (N,), logits (N, L, V) with labels (N, L), where -1
 - In a sequence, the labels stand beside the logits: ``labels[n, i]`` is what ``logits[n, i]`` should say.
 - In a dict, they are as Hugging Face's models take them. For a language model, ``labels[n, i]`` is the token at place
   ``i``, which ``logits[n, i - 1]`` should say; for models that see the whole text (masked tokens, a class for each
-  token, encoder and decoder) they stand beside the logits.
+  token, encoder and decoder) they stand beside the logits. A model that does not say what it is counts as a language
+  model.
 """
 
 import math
@@ -168,7 +169,7 @@ def labels_of(model: nn.Module, batch: Batch, name: str = "the batch") -> Tensor
     if batch.get("labels") is None:
         raise ValueError(f"{name} holds no labels; expected 'labels' beside {', '.join(map(repr, batch))}")
     labels = batch["labels"]
-    if labels.dim() != 2 or _sees_the_whole_text(model):
+    if labels.dim() != 2 or labels.dtype not in INTEGERS or _sees_the_whole_text(model):
         return labels
     return nn.functional.pad(labels.long()[:, 1:], (0, 1), value=PADDING_LABEL)  # the last logits have no next token
 

@@ -81,7 +81,9 @@ def hard_label_loss(model: nn.Module, batch: Batch) -> Tensor:
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.dim() < 2:
         return nn.functional.cross_entropy(logits, labels)
-    labels = labels.long().flatten()
+    if labels.dtype != torch.int64:
+        labels = check_labels(labels, logits)
+    labels = labels.flatten()
     total = nn.functional.cross_entropy(logits.flatten(0, -2), labels, reduction="sum")  # (N L, V), (N L,) -> ()
     return total / (labels != PADDING_LABEL).sum().clamp(min=1)
 

@@ -337,6 +337,12 @@ def test_damaged_settings(tmp_path):
         once(tmp_path, "round-00", 1)
 
 
+def test_settings_of_another_kind_are_those_of_another_run(tmp_path):
+    (tmp_path / "settings.json").write_text('{"rate": 0.2}')
+    with pytest.raises(ValueError, match="holds a run made with settings=None, not"):
+        once(tmp_path, "round-00", 1)
+
+
 def test_the_settings_can_be_read_by_a_person(tmp_path):
     once(tmp_path, "x", 1, {"pruning": Settings()}, {"train": torch.arange(3)})
     found = json.loads((tmp_path / "settings.json").read_text())
