@@ -9,7 +9,8 @@ Logits (N, C) go with labels (N,), logits (N, L, V) with labels (N, L), where -1
 - In a sequence, the labels stand beside the logits: ``labels[n, i]`` is what ``logits[n, i]`` should say.
 - In a dict, they are as Hugging Face's models take them. For a language model, ``labels[n, i]`` is the token at place
   ``i``, which ``logits[n, i - 1]`` should say; for models that see the whole text (masked tokens, a class for each
-  token, encoder and decoder) they stand beside the logits.
+  token, encoder and decoder) they stand beside the logits. A model that does not say what it is counts as a language
+  model.
 """
 
 import math
@@ -111,11 +112,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     Raises:
         TypeError: it is neither a sequence nor a dict.
     """
-    if isinstance(batch, Mapping):
-        return {name: _moved(value, device) for name, value in batch.items()}
-    if not isinstance(batch, (tuple, list)):
+    if isinstance(batch, (tuple, list)):
+        return tuple([_moved(value, device) for value in batch])
+    if not isinstance(batch, Mapping):
         raise TypeError(f"a batch is a {type(batch).__name__}; expected (inputs, labels, ...), or a dict of tensors")
-    return tuple(_moved(value, device) for value in batch)
+    return {name: _moved(value, device) for name, value in batch.items()}
 
 
 def _moved(value: object, device: torch.device) -> object:
@@ -135,7 +136,7 @@ def answer(model: nn.Module, batch: Batch) -> Tensor:
 
 def output_of(model: nn.Module, batch: Batch) -> object:
     """What ``model`` gives for ``batch``, whatever that is."""
-    if not isinstance(batch, Mapping):
+    if isinstance(batch, (tuple, list)):
         return model(batch[0])
     left_out = () if _encodes_and_decodes(model) else ("labels",)  # the decoder reads the labels before each one
     return model(**{name: value for name, value in batch.items() if name not in left_out})
@@ -166,14 +167,14 @@ def labels_of(model: nn.Module, batch: Batch, name: str = "the batch") -> Tensor
     Raises:
         ValueError: it has none; ``name`` is what the message calls the data.
     """
-    if not isinstance(batch, Mapping):
+    if isinstance(batch, (tuple, list)):
         if len(batch) < 2:
             raise ValueError(f"{name} holds no labels; expected batches of (inputs, labels)")
         return batch[1]
     if batch.get("labels") is None:
         raise ValueError(f"{name} holds no labels; expected 'labels' beside {', '.join(map(repr, batch))}")
     labels = batch["labels"]
-    if labels.dim() != 2 or _sees_the_whole_text(model):
+    if labels.dim() != 2 or labels.dtype not in INTEGERS or _sees_the_whole_text(model):
         return labels
     return nn.functional.pad(labels.long()[:, 1:], (0, 1), value=PADDING_LABEL)  # the last logits have no next token
 

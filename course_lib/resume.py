@@ -56,7 +56,8 @@ class Stages:
         }
         path = self.folder / "settings.json"
         if path.exists():
-            self._refuse_another_run(_read(path, lambda: json.loads(path.read_text(encoding="utf-8"))), argument)
+            saved = _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+            self._refuse_another_run(saved.get("settings"), saved.get("data"), argument)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What ``make()`` gave when the stage ``name`` was done, now or in an earlier run.
@@ -111,11 +112,13 @@ class Stages:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def _refuse_another_run(self, saved: dict, argument: str) -> None:
+    def _refuse_another_run(self, settings: dict, data: dict, argument: str) -> None:
         then = f"use the same settings and data to go on, or another {argument} to start afresh"
-        for name, old, new in differing(saved["settings"], self._made_with["settings"]):
-            raise ValueError(f"{argument} {self.folder} holds a run made with {name}={old!r}, not {new!r}; {then}")
-        for name, _, _ in differing(saved["data"], self._made_with["data"]):
+        for name, old, new in differing(settings, self._made_with["settings"]):
+            raise ValueError(
+                f"{argument} {self.folder} holds a run made with {name or 'settings'}={old!r}, not {new!r}; {then}"
+            )
+        for name, _, _ in differing(data, self._made_with["data"]):
             raise ValueError(f"{argument} {self.folder} holds a run made with other data: {name} has changed; {then}")
 
 

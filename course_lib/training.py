@@ -81,7 +81,9 @@ def hard_label_loss(model: nn.Module, batch: Batch) -> Tensor:
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.dim() < 2:
         return nn.functional.cross_entropy(logits, labels)
-    labels = labels.long().flatten()
+    if labels.dtype != torch.int64:
+        labels = check_labels(labels, logits)
+    labels = labels.flatten()
     total = nn.functional.cross_entropy(logits.flatten(0, -2), labels, reduction="sum")  # (N L, V), (N L,) -> ()
     return total / (labels != PADDING_LABEL).sum().clamp(min=1)
 
@@ -169,7 +171,7 @@ class _Run:
     def __init__(self, model, train, config, loss, augment, after_step, first_step, device, processes) -> None:
         self.model, self.train, self.config, self.loss, self.augment = model, train, config, loss, augment
         self.after_step, self.first_step, self.device, self.processes = after_step, first_step, device, processes
-        self.steps = steps_per_epoch(train, config)
+        self.steps, self.counted = steps_per_epoch(train, config), partial(count_labels, model)
         processes.start_alike(model)
         self.optimizer = make_optimizer(model, config)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -221,23 +223,21 @@ class _Run:
         batches = _batches(self.train, self.config, generator)
         counting = self.config.accumulate > 1 or self.config.tokens is not None
         while together := list(islice(batches, self.config.accumulate)):
-            counts = [count_labels(self.model, batch) if counting else 1 for batch in together]
-            count, parts = sum(counts), []
-            for batch, own in zip(together, counts, strict=True):
-                batch = to_device(batch, self.device)
-                if self.augment is not None:  # before the batch is divided: the same for any number of processes
-                    batch = self.augmented(batch, generator)
-                part, share = self.processes.part(batch, partial(count_labels, self.model))
-                parts.append((part, share * (own / max(count, 1))))
-            yield parts, count
+            counts = [count_labels(self.model, batch) for batch in together] if counting else [1]
+            count = sum(counts)
+            yield [self.part(batch, own, count, generator) for batch, own in zip(together, counts, strict=True)], count
 
-    def augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with other inputs."""
-        if isinstance(batch, Mapping):
-            raise TypeError(
-                "augment changes the inputs of (inputs, labels), but train gives dicts; change its data set"
-            )
-        return (self.augment(batch[0], generator), *batch[1:])
+    def part(self, batch: Batch, own: int, count: int, generator: torch.Generator) -> tuple[Batch, float]:
+        """This process's part of ``batch``, which has ``own`` of the ``count`` labels of a step, and its weight."""
+        batch = to_device(batch, self.device)
+        if self.augment is not None:  # before the batch is divided: the same for any number of processes
+            if isinstance(batch, Mapping):
+                raise TypeError(
+                    "augment changes the inputs of (inputs, labels), but train gives dicts; change its data"
+                )
+            batch = (self.augment(batch[0], generator), *batch[1:])
+        mine, share = self.processes.part(batch, self.counted)
+        return mine, share * (own / max(count, 1))
 
     def step(self, parts: list[tuple[Batch, float]], factor: float) -> Tensor:
         """One step, and its loss: the sum over ``parts``, each with its weight. ``factor`` is that of the schedule."""

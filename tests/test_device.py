@@ -185,7 +185,9 @@ class Net(nn.Module):
 
 def everything(model):
     buffers = {name: value.clone() for name, value in model.named_buffers()}
-    return buffers | {name: value.detach().clone() for name, value in model.named_parameters()}, copy.deepcopy(model.calls)
+    return buffers | {name: value.detach().clone() for name, value in model.named_parameters()}, copy.deepcopy(
+        model.calls
+    )
 
 
 def same(one, other):

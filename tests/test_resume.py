@@ -202,7 +202,10 @@ def test_other_settings_are_refused(tmp_path):
 def test_a_new_field_with_a_default_leaves_old_folders_valid(tmp_path):
     once(tmp_path, "x", 1, {"pruning": Settings(rate=0.4)})
     grown = make_dataclass(
-        "Settings", [("scope", str, "local"), ("more", list, field(default_factory=list))], bases=(Settings,), frozen=True
+        "Settings",
+        [("scope", str, "local"), ("more", list, field(default_factory=list))],
+        bases=(Settings,),
+        frozen=True,
     )
     assert once(tmp_path, "x", 2, {"pruning": grown(rate=0.4)}) == (1, False)
     for other, message in [
@@ -331,6 +334,12 @@ def test_damaged_settings(tmp_path):
     once(tmp_path, "round-00", 1)
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"settings.json cannot be read"):
+        once(tmp_path, "round-00", 1)
+
+
+def test_settings_of_another_kind_are_those_of_another_run(tmp_path):
+    (tmp_path / "settings.json").write_text('{"rate": 0.2}')
+    with pytest.raises(ValueError, match="holds a run made with settings=None, not"):
         once(tmp_path, "round-00", 1)
 
 

@@ -141,6 +141,13 @@ def test_shapes_that_do_not_fit():
             hard_label_loss(nn.Identity(), (logits, labels))
 
 
+def test_labels_of_sequences_that_are_no_integers():
+    tokens, labels = tokens_and_labels()
+    for batch in ((tokens, labels.float()), {"tokens": tokens, "labels": labels.float()}):
+        with pytest.raises(TypeError, match="labels are torch.float32; expected class numbers"):
+            hard_label_loss(Tagger(), batch)
+
+
 # ---- dicts, and what a model gives
 
 

@@ -164,7 +164,9 @@ def test_a_token_budget_resumes(tmp_path):
     history = quiet(stopped, examples(), config, checkpoint_dir=tmp_path)
     assert all(map(torch.equal, stopped.parameters(), whole.parameters()))
     assert history.tokens == expected.tokens == [50, 50, 50, 24] and history.train_loss == expected.train_loss
-    assert quiet(net(), examples(), config, checkpoint_dir=tmp_path).tokens == expected.tokens  # over: nothing is trained
+    assert (
+        quiet(net(), examples(), config, checkpoint_dir=tmp_path).tokens == expected.tokens
+    )  # over: nothing is trained
 
 
 def test_tokens_that_never_come_and_a_first_step_without_epochs():
@@ -247,7 +249,11 @@ def test_a_pattern_that_matches_nothing_that_is_trained():
         ({"tokens": 0}, ValueError, "tokens is 0"),
         ({"tokens": 1e6}, TypeError, "tokens is 1000000.0, a float; expected a whole number"),
         ({"drop_last": "yes"}, ValueError, "drop_last is 'yes'; expected one of False, True"),
-        ({"parameter_groups": {"*": {"lr": 0.1}}}, ValueError, r"parameter_groups\['\*'\] sets lr; expected learning_rate"),
+        (
+            {"parameter_groups": {"*": {"lr": 0.1}}},
+            ValueError,
+            r"parameter_groups\['\*'\] sets lr; expected learning_rate",
+        ),
         ({"parameter_groups": {"*": {"learning_rate": -1}}}, ValueError, r"learning_rate of '\*' is -1"),
         ({"parameter_groups": {"*": {"weight_decay": "no"}}}, TypeError, r"weight_decay of '\*' is 'no'"),
     ],
@@ -269,7 +275,9 @@ def normalised():
 def test_a_last_batch_of_one_example_with_batch_norm(loader):
     data = examples(17)
     train = DataLoader(data, batch_size=8) if loader else data
-    with pytest.raises(ValueError, match=r"batch norm .* one example \(Expected more than 1 .*drop_last=True") as caught:
+    with pytest.raises(
+        ValueError, match=r"batch norm .* one example \(Expected more than 1 .*drop_last=True"
+    ) as caught:
         quiet(normalised(), train, FitConfig(epochs=1, batch_size=8))
     assert "Expected more than 1 value per channel" in str(caught.value.__cause__)
 
