@@ -163,6 +163,8 @@ def test_every_command_of_the_course_is_there():
         place = ROOT / (module if module.endswith(".py") else module.replace(".", "/"))
         assert any(p.is_file() for p in (place, place.with_suffix(".py"), place / "__main__.py")), module
     assert os.access(ROOT / ".ci" / "run", os.X_OK) or os.name == "nt"
+    assert "\nexport OMP_WAIT_POLICY ?= PASSIVE\n" in makefile, "two threads crawl on a busy machine"
+    assert "-m pytest -n auto $(TESTS)\n" in makefile
 
 
 def test_the_readme_names_commands_that_are_there():
