@@ -6,7 +6,8 @@
 - `worker`, `jail`: the child. It runs the student's code with no network, no files of the course and hard limits.
 - `sandbox`: the parent's handle on the child.
 - `grader`: runs the instructor's checks in the parent on what the child hands back.
-- `preprocessors`: the glue to nbgrader, which stays the front.
+- `harmless`: a student's Markdown as HTML in which nothing can act.
+- `preprocessors`, `marks`: the glue to nbgrader, which stays the front.
 
 This package is a tool beside the course's floors: it imports nothing from them.
 """

@@ -224,10 +224,10 @@ def _error(name: str, text: str, where: str) -> Exception:
     if name == "CheckFailed":
         return CheckFailed(text)
     kind = getattr(builtins, name, None)
-    known = (
-        isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, (UnicodeError, ExceptionGroup))
-    )
-    error = kind(text) if known else StudentError(f"{name}: {text}")
+    try:
+        error = kind(text) if issubclass(kind, Exception) else StudentError(f"{name}: {text}")
+    except TypeError:  # no class, or one that wants more than a text
+        error = StudentError(f"{name}: {text}")
     error.student_trace = where
     return error
 

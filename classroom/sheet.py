@@ -7,6 +7,7 @@ cell without points is given to the student, a graded solution in Markdown is re
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,19 @@ class Cell:
     @property
     def defines(self) -> tuple[str, ...]:
         """The names that the cell's top level defines or assigns."""
-        names: list[str] = []
-        for node in ast.parse(self.source).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                names.append(node.name)
-            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names += [leaf.id for t in targets for leaf in ast.walk(t) if isinstance(leaf, ast.Name)]
-        return tuple(names)
+        return _defined(self.source)
+
+
+@functools.cache
+def _defined(source: str) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.append(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [leaf.id for t in targets for leaf in ast.walk(t) if isinstance(leaf, ast.Name)]
+    return tuple(names)
 
 
 @dataclass(frozen=True)

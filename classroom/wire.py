@@ -11,6 +11,7 @@ import json
 import math
 import socket
 import struct
+import sys
 import time
 from typing import Any
 
@@ -74,12 +75,10 @@ def _pack(value: Any, chunks: list[bytes], depth: int) -> Any:
         value = np.asarray(complex(value))
     if isinstance(value, np.ndarray):
         return _pack_array("ndarray", np.asarray(value), str(value.dtype), chunks)
-    kind = type(value)
-    if kind.__module__.split(".")[0] == "torch" and hasattr(value, "detach"):
+    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
         return _pack_tensor(value, chunks)
-    raise WireError(
-        f"a value of type {kind.__name__}; expected a tensor, an array, a number, a string, or a list of them"
-    )
+    kind = type(value).__name__
+    raise WireError(f"a value of type {kind}; expected a tensor, an array, a number, a string, or a list of them")
 
 
 def _pack_array(name: str, array: np.ndarray, dtype: str, chunks: list[bytes]) -> dict:
@@ -94,7 +93,7 @@ def _pack_tensor(tensor: Any, chunks: list[bytes]) -> dict:
     import torch
 
     try:
-        plain = torch.Tensor.detach(tensor).to("cpu").contiguous()
+        plain = tensor.as_subclass(torch.Tensor).detach().cpu().contiguous()
         dtype = str(plain.dtype).removeprefix("torch.")
         # NumPy has no bfloat16: its bytes travel as 16-bit integers.
         array = (plain.view(torch.int16) if dtype == "bfloat16" else plain).numpy()

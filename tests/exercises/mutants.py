@@ -18,3 +18,19 @@ class Mutant(NamedTuple):
 def family(check: str, template: str, variants: dict[str, tuple[str, str]]) -> list[Mutant]:
     """Mutants of one answer: name -> (what stands for BODY in the template, a piece of the message)."""
     return [Mutant(check, name, template.replace("BODY", body), message) for name, (body, message) in variants.items()]
+
+
+class Answers:
+    """Answers by somebody who has not seen the checks."""
+
+    def __init__(self) -> None:
+        self.wrongs: dict[str, tuple[str, str]] = {}  # name -> source, a piece of what the learner is told
+        self.rights: dict[str, str] = {}
+
+    def wrong(self, name: str, source: str, message: str = "") -> None:
+        """Add an answer that must lose points."""
+        self.wrongs[name] = (source, message)
+
+    def right(self, name: str, source: str) -> None:
+        """Add an answer that must score full marks."""
+        self.rights[name] = source

@@ -1,6 +1,7 @@
 """The exercise sets, and how a test grades one of them with an answer replaced."""
 
 import ast
+import functools
 import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,15 @@ import nbformat
 from classroom.grader import Result, Student, grade
 from classroom.sandbox import Limits, Sandbox
 from classroom.sheet import Cell, Sheet, read_sheet
-from tests.exercises import alternatives_ps1, alternatives_ps2, mutants_ps1, mutants_ps2_units, mutants_ps2_weights
+from tests.exercises import (
+    alternatives_ps1,
+    alternatives_ps2,
+    blind_ps1,
+    blind_ps2,
+    mutants_ps1,
+    mutants_ps2_units,
+    mutants_ps2_weights,
+)
 from tests.exercises.mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +39,7 @@ class ExerciseSet:
     written: str  # the cell that a person reads
     mutants: list[Mutant] = field(repr=False)
     alternatives: dict[str, str] = field(repr=False)
+    blind: dict[str, tuple[str, str]] = field(repr=False)  # wrong answers by somebody who has not seen the checks
 
     def path(self, folder: str) -> Path:
         """The notebook in `solutions` or `assignments`."""
@@ -45,7 +55,16 @@ class ExerciseSet:
 
 
 SETS = (
-    ExerciseSet("ps1_distillation", 34, 6, 10, "why-soft-targets", mutants_ps1.MUTANTS, alternatives_ps1.ALTERNATIVES),
+    ExerciseSet(
+        "ps1_distillation",
+        34,
+        6,
+        10,
+        "why-soft-targets",
+        mutants_ps1.MUTANTS,
+        alternatives_ps1.ALTERNATIVES | blind_ps1.ANSWERS.rights,
+        blind_ps1.ANSWERS.wrongs,
+    ),
     ExerciseSet(
         "ps2_pruning",
         34,
@@ -53,11 +72,13 @@ SETS = (
         10,
         "two-sentences",
         mutants_ps2_weights.MUTANTS + mutants_ps2_units.MUTANTS,
-        alternatives_ps2.ALTERNATIVES,
+        alternatives_ps2.ALTERNATIVES | blind_ps2.ANSWERS.rights,
+        blind_ps2.ANSWERS.wrongs,
     ),
 )
 
 
+@functools.cache
 def names_used(source: str) -> set[str]:
     """The names that a piece of code reads or calls, those in its functions included."""
     return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}

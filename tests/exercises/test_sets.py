@@ -101,6 +101,20 @@ def test_all_mutants_are_caught_with_the_message_meant_for_them(one, sheet, room
     assert len(one.mutants) >= 60
 
 
+def test_wrong_answers_by_somebody_who_has_not_seen_the_checks_lose_points(one, sheet, room, capsys):
+    wrong = []
+    for name, (source, message) in one.blind.items():
+        errors = [result.error[1] for result in graded(sheet, room, source).values() if result.error]
+        if not errors:
+            wrong.append(f"'{name}' scores full marks")
+        elif not any(message in error for error in errors):
+            wrong.append(f"'{name}' is told {errors}, not '{message}'")
+    with capsys.disabled():
+        print(f"\nwritten blind, {one.name}: {len(one.blind) - len(wrong)} of {len(one.blind)} caught", end=" ")
+    assert wrong == []
+    assert len(one.blind) >= 70
+
+
 def test_every_check_has_mutants(one, sheet):
     per_check = collections.Counter(mutant.check for mutant in one.mutants)
     assert {c.name for c in sheet.of_kind("check")} == set(per_check)
