@@ -8,9 +8,9 @@ from it is the guided layer.
 
     L_HT = 1/2 || u_h(x; W_Hint) - r(v_g(x; W_Guided); W_r) ||^2
 
-    u_h    the teacher up to its hint layer                            ``hint_layer``
-    v_g    the student up to its guided layer                          ``guided_layer``
-    r      the regressor: from the student's shape to the teacher's    ``regressor``
+    u_h    the teacher up to its hint layer                            a column of ``with_features``
+    v_g    the student up to its guided layer                          ``GuidedStudent``, its ``layer``
+    r      the regressor: from the student's shape to the teacher's    ``GuidedStudent``, its ``regressor``
 
 Stage 1 trains W_Guided and W_r on L_HT; the student's later layers are not even run. Stage 2 trains the whole student
 by distillation. The regressor is thrown away::
