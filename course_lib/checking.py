@@ -37,17 +37,19 @@ def check_number(
         TypeError: it is no number (a bool is none), or no whole one.
         ValueError: it lies outside of the limits, or is nan or infinite.
     """
+    known = not isinstance(value, bool) and isinstance(value, Integral if whole else Real)
+    if known and math.isfinite(value):
+        inside = (least is None or value >= least) and (above is None or value > above)
+        if inside and (most is None or value <= most) and (below is None or value < below):
+            return
     limits = [(least, "of at least"), (above, "above"), (most, "of at most"), (below, "below")]
     words = [f"{words} {limit}" for limit, words in limits if limit is not None]
     expected = f"a {'whole' if whole else 'finite'} number {' and '.join(words)}".rstrip()
     if least is not None and most is not None:
         expected = f"a {'whole ' if whole else ''}number from {least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected {expected}")
-    inside = (least is None or value >= least) and (above is None or value > above)
-    inside = inside and (most is None or value <= most) and (below is None or value < below)
-    if not (inside and math.isfinite(value)):
+    if known:
         raise ValueError(f"{name} is {value}; expected {expected}")
+    raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected {expected}")
 
 
 def check_share(name: str, share: object) -> None:

@@ -197,8 +197,12 @@ def describe(function: Callable | None) -> dict[str, Any] | None:
     cells = getattr(function, "__closure__", None) or ()
     names = function.__code__.co_freevars if cells else ()
     inside = {name: cell.cell_contents for name, cell in zip(names, cells, strict=True)}
-    plain = {name: value for name, value in inside.items() if isinstance(value, (bool, int, float, str))}
+    plain = {name: value for name, value in inside.items() if _is_plain(value)}
     return {"name": getattr(function, "__qualname__", type(function).__name__)} | plain
+
+
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if type(value) is tuple else isinstance(value, (bool, int, float, str))
 
 
 def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:

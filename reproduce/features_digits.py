@@ -13,7 +13,13 @@ from torch.utils.data import TensorDataset
 
 from course_lib.data.images import ImageData, fraction, load_images
 from course_lib.distillation.hinton import distill, soft_target_loss, soften, with_teacher_logits
-from course_lib.distillation.hints import distill_with_hints, fit_hints
+from course_lib.distillation.hints import (
+    GuidedStudent,
+    regressor_for,
+    soft_and_hint_loss,
+    stage_1_loss,
+    with_features,
+)
 from course_lib.evaluation import evaluate
 from course_lib.models.vision import mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
@@ -71,8 +77,9 @@ def digits_smoothing() -> Experiment:
         student, config = mlp([64, 16, 10], seed=seed), replace(STUDENT, seed=seed)
         few = fraction(digits().train, SHARE, seed=seed)
         if method == "hints":
-            layers = {"guided_layer": "2", "hint_layer": "2"}
-            distill_with_hints(student, shown, few, config, **layers, beta=1.0, temperature=4, alpha=1, progress=False)
+            data = with_features(shown, with_teacher_logits(shown, few), ["2"], progress=False)
+            guided = GuidedStudent(student, "2", regressor_for((1, 16), (1, 64), seed=seed))
+            fit(guided, data, config, loss=soft_and_hint_loss(temperature=4, alpha=1, beta=1), progress=False)
         else:
             inputs, labels, logits = with_teacher_logits(shown, few).tensors
             targets = TensorDataset(inputs, labels, level(logits, 4) if method == "levelled" else logits)
@@ -111,8 +118,9 @@ def digits_deep() -> Experiment:
         if method == "he":
             he_weights(student, seed)
         if method == "hints":
-            layers = {"guided_layer": "10", "hint_layer": "2"}
-            fit_hints(student, shown, train, replace(DEEP_HALF, seed=seed), **layers, progress=False)
+            guided = GuidedStudent(student, "10", regressor_for((1, 16), (1, 64), seed=seed))
+            data = with_features(shown, train, ["2"], progress=False)
+            fit(guided, data, replace(DEEP_HALF, seed=seed), loss=stage_1_loss, progress=False)
         config = replace(DEEP_HALF if method == "hints" else DEEP_FIT, seed=seed)
         if method == "alone":
             fit(student, train, config, loss=hard_label_loss, progress=False)

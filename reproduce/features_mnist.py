@@ -10,9 +10,10 @@ from functools import cache
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from course_lib.activations import layer_outputs
 from course_lib.data.images import fraction
 from course_lib.distillation.hinton import soft_target_loss, with_teacher_logits
-from course_lib.distillation.hints import fit_hints
+from course_lib.distillation.hints import GuidedStudent, regressor_for, stage_1_loss, with_features
 from course_lib.evaluation import evaluate
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
@@ -203,7 +204,10 @@ def features_deep_sgd() -> Experiment:
 
 def _learn_hints(student: nn.Module, teacher: nn.Module, config: FitConfig, guided_layer: str, hint_layer: str) -> None:
     """Stage 1 of FitNets, on the cases that all learn from."""
-    fit_hints(student, teacher, some_cases(), config, guided_layer=guided_layer, hint_layer=hint_layer, progress=False)
+    data = with_features(teacher, some_cases(), [hint_layer], progress=False)
+    guided = layer_outputs(student, data.tensors[0][:1], [guided_layer], progress=False)[guided_layer]
+    regressor = regressor_for(guided.shape, data.tensors[-1].shape, seed=config.seed)
+    fit(GuidedStudent(student, guided_layer, regressor), data, config, loss=stage_1_loss, progress=False)
 
 
 def _accuracy(model: nn.Module) -> float:

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.data.images import jitter
-from course_lib.distillation.hinton import distill
+from course_lib.distillation.hinton import soft_target_loss, with_teacher_logits
+from course_lib.distillation.hints import GuidedStudent, regressor_for, soft_and_hint_loss, with_features
 from course_lib.models.vision import SmallConvNet, mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
 
@@ -54,10 +55,19 @@ def augmented(accelerator, folder):
 def distilled_twice(accelerator, folder):
     """Two runs one after the other on the same model, the second from a teacher asked anew in each step."""
     model, config = net(), FitConfig(batch_size=7, **TIGHT)
-    kwargs = {"temperature": 4.0, "alpha": 0.7, "accelerator": accelerator, "progress": False}
-    distill(model, net(seed=5), data(25), config, **kwargs)
-    history = distill(model, net(seed=6), data(25), config, augment=jitter, **kwargs)
-    return model, history
+    settings, kwargs = {"temperature": 4.0, "alpha": 0.7}, {"accelerator": accelerator, "progress": False}
+    fit(model, with_teacher_logits(net(seed=5), data(25)), config, loss=soft_target_loss(**settings), **kwargs)
+    asking = soft_target_loss(**settings, teacher=net(seed=6))
+    return model, fit(model, data(25), config, loss=asking, augment=jitter, **kwargs)
+
+
+def guided(accelerator, folder):
+    """Hints and soft targets: a loss that captures a layer of each process's own model."""
+    model, teacher, config = net(), mlp([64, 12, 3], seed=5), FitConfig(batch_size=7, **TIGHT)
+    shown = with_features(teacher, with_teacher_logits(teacher, data(25)), ["2"], progress=False)
+    learner = GuidedStudent(model, "2", regressor_for((1, 8), (1, 12)))
+    loss = soft_and_hint_loss(temperature=4.0, alpha=0.7, beta=0.1)
+    return learner, fit(learner, shown, config, loss=loss, accelerator=accelerator, progress=False)
 
 
 def hooked(accelerator, folder):
@@ -132,7 +142,8 @@ def dicts(accelerator, folder):
 
 
 SAME_AS_ONE = (
-    *(plain, single_steps, shuffled, augmented, distilled_twice, hooked, with_checkpoints, different_starts),
+    *(plain, single_steps, shuffled, augmented, distilled_twice, guided),
+    *(hooked, with_checkpoints, different_starts),
     *(tokens_accumulated, dicts),
 )
 

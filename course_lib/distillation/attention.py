@@ -14,21 +14,24 @@ The mean over channels needs no regressor: student and teacher may have differen
 a fully connected layer have no places, so there is no attention map of them.
 
 The norm is averaged over the examples of a batch. The authors' own code, and RepDistiller's, take the mean of
-the squared differences instead of the norm: their beta of 1,000 is not comparable with one here.
+the squared differences instead of the norm: their beta of 1,000 is not comparable with one here. ::
+
+    data = with_features(teacher, with_teacher_logits(teacher, train), ["layer1", "layer2"])
+    loss = soft_and_attention_loss(["block1", "block2"], temperature=4, alpha=0.9, beta=1)    # the student's layers
+    fit(student, data, config, loss=loss)
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
-from course_lib.activations import capture, layer_outputs
+from course_lib.activations import capture
 from course_lib.checking import check_number
-from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
-from course_lib.layers import find_layer
-from course_lib.training import FitConfig, History, fit
+from course_lib.distillation.hinton import batch_loss
+from course_lib.evaluation import Batch
+from course_lib.training import Loss
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -47,77 +50,47 @@ def attention_map(features: Tensor) -> Tensor:
     return F.normalize(strength.flatten(1), dim=1)  # (N, H, W) -> (N, H*W)
 
 
-def attention_transfer_loss(student_features: Tensor, teacher_features: Tensor, *, pool: bool = False) -> Tensor:
+def attention_transfer_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """L_AT of one pair of layers, averaged over the examples; between 0 and the square root of 2.
 
     Args:
         student_features: (N, C, H, W).
         teacher_features: (N, C', H, W); no gradient goes into them.
-        pool: for different heights and widths, average the larger features over the smaller grid first.
 
     Raises:
-        ValueError: features that are not (N, C, H, W), or grids that differ without ``pool``.
+        ValueError: features that are not (N, C, H, W), or grids that differ.
     """
-    student_grid, teacher_grid = student_features.shape[2:], teacher_features.shape[2:]
-    if student_grid != teacher_grid and student_features.dim() == teacher_features.dim() == 4:
-        if not pool:
-            raise ValueError(
-                f"height and width are {tuple(student_grid)} in the student and {tuple(teacher_grid)} in the "
-                "teacher: choose layers where they agree, or say pool=True"
-            )
-        grid = [min(sizes) for sizes in zip(student_grid, teacher_grid, strict=True)]
-        student_features = F.adaptive_avg_pool2d(student_features, grid)
-        teacher_features = F.adaptive_avg_pool2d(teacher_features, grid)
-    difference = attention_map(student_features) - attention_map(teacher_features.detach())  # (N, H*W)
-    return torch.linalg.vector_norm(difference, dim=1).mean()
+    maps = attention_map(student_features), attention_map(teacher_features.detach())  # (N, H*W) each
+    if student_features.shape[2:] != teacher_features.shape[2:]:
+        raise ValueError(
+            f"height and width are {tuple(student_features.shape[2:])} in the student and "
+            f"{tuple(teacher_features.shape[2:])} in the teacher: choose layers where they agree, or pool the larger"
+        )
+    return torch.linalg.vector_norm(maps[0] - maps[1], dim=1).mean()
 
 
-def distill_with_attention(
-    student: nn.Module,
-    teacher: nn.Module,
-    train: TensorDataset,
-    config: FitConfig | None = None,
-    *,
-    layers: Mapping[str, str],
-    beta: float,
-    temperature: float,
-    alpha: float,
-    pool: bool = False,
-    validation: TensorDataset | None = None,
-    progress: bool = True,
-) -> History:
-    """Train the student, in place, on the distillation loss plus beta times the attention transfer loss.
+def soft_and_attention_loss(layers: Sequence[str], *, temperature: float, alpha: float, beta: float) -> Loss:
+    """``distillation_loss`` + ``beta`` L_AT for ``training.fit``.
 
-    The teacher is asked once for each input, in eval mode without gradients, and left as it was.
-
-    Args:
-        student, teacher: any modules that take the inputs of ``train``.
-        train: inputs (N, ...), labels (N,).
-        layers: student's layer -> teacher's layer, names as in ``named_modules()``.
-        beta: weight of L_AT, not negative; 0 is plain distillation.
-        temperature, alpha: as in ``hinton.distillation_loss``.
-        pool: as in ``attention_transfer_loss``.
-        validation: inputs and labels, scored after each epoch by ``training.fit``.
+    Batches are (inputs, labels, teacher logits, features ...): a column of the teacher's features for each of
+    ``layers``, which are the student's, by name, in the same order.
 
     Raises:
-        ValueError: no pair of layers, an unknown layer (near names are listed), layers that have no attention
-            map, a bad beta.
+        TypeError, ValueError: no layers; an argument is no number or out of range; ``beta`` is 0 (plain distillation)
+            or above. When it is called, also for an unknown layer (near names are listed).
     """
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
     if not layers:
-        raise ValueError("layers is empty; expected at least one pair of a student's and a teacher's layer")
+        raise ValueError("layers is empty; expected the name of at least one layer of the student")
+    check_number("temperature", temperature, above=0)
+    check_number("alpha", alpha, least=0, most=1)
     check_number("beta", beta, least=0)
-    for name in layers:
-        find_layer(student, name)
-    shown = layer_outputs(teacher, train, list(layers.values()), progress=progress)
-    features = [shown[name] for name in layers.values()]  # in the order of ``layers``
-    data = TensorDataset(*with_teacher_logits(teacher, train).tensors, *features)
-    with capture(student, list(layers)) as seen:
 
-        def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-            inputs, labels, teacher_logits, *teacher_features = batch
-            student_logits = model(inputs)  # also fills seen
-            soft = distillation_loss(student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha)
-            pairs = [(seen[name], there) for name, there in zip(layers, teacher_features, strict=True)]
-            return soft + beta * sum(attention_transfer_loss(here, there, pool=pool) for here, there in pairs)
+    def loss(student: nn.Module, batch: Batch) -> Tensor:
+        (*known, teacher_logits), features = batch[: -len(layers)], batch[-len(layers) :]
+        with capture(student, layers) as seen:
+            soft = batch_loss(student, known, teacher_logits, temperature=temperature, alpha=alpha)
+        pairs = [(seen[name], there) for name, there in zip(layers, features, strict=True)]
+        return soft + beta * sum(attention_transfer_loss(here, there) for here, there in pairs)
 
-        return fit(student, data, config or FitConfig(), validation=validation, loss=loss, progress=progress)
+    return loss

@@ -18,26 +18,36 @@ The paper writes cross-entropy where the first term has KL: the two differ by th
 cannot change, so the gradients are equal, and KL is zero when the student agrees with its teacher. The gradient of
 the first term without its factor is :math:`(q_i - p_i)/T` (Eq. 2), and shrinks as :math:`1/T^2` (Eq. 3): hence T².
 
+A distillation is ``fit`` with this loss, on data to which the teacher's logits were added (``distill`` is that call)::
+
+    data = with_teacher_logits(teacher, train)
+    fit(student, data, config, loss=soft_target_loss(temperature=4, alpha=0.9))
+
 Gray box: only the teacher's logits are used.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn.functional import cross_entropy, log_softmax
+from torch.utils.data import TensorDataset
 
-from course_lib.checking import check_finite, check_number, check_type
-from course_lib.device import evaluating, pick_device, placed
-from course_lib.evaluation import INTEGERS, Batch, answer, check_data, labels_of, predict_logits
+from course_lib.checking import check_number, check_type
+from course_lib.device import device_of, evaluating
+from course_lib.evaluation import (
+    INTEGERS,
+    PADDING_LABEL,
+    Batch,
+    answer,
+    check_labels,
+    labels_of,
+    predict_logits,
+    to_device,
+)
 from course_lib.training import FitConfig, History, Loss, fit
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+FLOAT64_ABOVE = 20  # the temperature from which float32 has too few digits
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
@@ -62,15 +72,17 @@ def distillation_loss(
     temperature: float,
     alpha: float,
     mask: Tensor | None = None,
-    ignore_index: int = -100,
 ) -> Tensor:
     """Soft targets weighed against hard labels: ``alpha T² KL(p, q) + (1 - alpha) CE``, a mean over the positions.
+
+    Logits that are nan or infinite make the loss so too; nothing here waits for a GPU to find that out.
 
     Args:
         student_logits: ``(N, C)``, or ``(N, L, V)`` for a sequence.
         teacher_logits: the same shape; no gradient flows into it.
-        labels: ``(N,)`` or ``(N, L)``, of an integer type. Positions that hold ``ignore_index`` count in neither term.
-            Without labels there is only the soft term, and ``alpha`` has to be 1.
+        labels: ``(N,)`` or ``(N, L)``, of an integer type. Without labels there is only the soft term, and ``alpha``
+            has to be 1. Positions of a sequence that hold -100 count in neither term; an example ``(N,)`` that holds it
+            has no hard term.
         temperature: of both models, above 0.
         alpha: weight of the soft targets, from 0 to 1.
         mask: boolean, shaped like the labels; positions that are false count in neither term.
@@ -79,135 +91,106 @@ def distillation_loss(
         a scalar, float32 for logits of a smaller format; zero, with a zero gradient, when no position counts.
 
     Raises:
-        ValueError: an argument is out of range, shapes differ, or logits that count are not finite.
+        ValueError: an argument is out of range, or shapes differ.
         TypeError: labels are not integers, or an argument is of another type.
     """
-    for name, logits in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
-        check_type(name, logits, Tensor, "a tensor")
-    check_number("temperature", temperature, above=0)
-    _check_alpha(alpha, labels)
-    _check_shapes(student_logits, teacher_logits, labels, mask)
-    labels = None if labels is None else labels.long()
-    counted = _counted(student_logits, labels, mask, ignore_index)
+    _check(student_logits, teacher_logits, labels, temperature, alpha, mask)
     student, teacher = _at_least_float32(student_logits), _at_least_float32(teacher_logits.detach())
-    if counted is not None:  # (N, L, V) -> (positions that count, V)
-        student, teacher = student[counted], teacher[counted]
-        labels = labels[counted] if labels is not None else None
-    student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)  # (..., C) -> (P, C)
-    if len(student) == 0:
-        return student.sum()
-    log_q, log_p = log_softmax(student / temperature, dim=-1), log_softmax(teacher / temperature, dim=-1)
-    # "batchmean" divides by the number of rows; "mean" would divide by the number of classes as well
-    loss = alpha * temperature**2 * kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    if labels is not None:
-        loss = loss + (1 - alpha) * cross_entropy(student, labels.flatten())
-    if not math.isfinite(loss.item()):
-        check_finite({"student_logits": student, "teacher_logits": teacher}, what="")
-    return loss
+    targets, count = None if labels is None else labels.long(), len(student)
+    if mask is not None or student.dim() > 2:
+        student, teacher, targets, count = _without_padding(student, teacher, targets, mask)
+    log_q = log_softmax(_precise(student, temperature) / temperature, dim=-1)
+    log_p = log_softmax(_precise(teacher, temperature) / temperature, dim=-1)
+    kl = (log_p.exp() * (log_p - log_q)).sum() / count
+    loss = alpha * temperature**2 * kl
+    if targets is not None:
+        try:
+            loss = loss + (1 - alpha) * (cross_entropy(student, targets, reduction="sum") / count)
+        except IndexError:  # a label out of range, to be put clearly
+            check_labels(labels, student_logits)
+            raise
+    return loss.to(student.dtype)
 
 
 def with_teacher_logits(
     teacher: nn.Module, data: TensorDataset, *, device: str | torch.device | None = None
 ) -> TensorDataset:
-    """``data`` with one more column: the teacher's logits ``(N, C)`` for the inputs. The teacher is left as it was.
+    """``data`` with one more column: the teacher's logits ``(N, C)`` or ``(N, L, V)`` for the inputs.
+
+    The teacher answers once, in eval mode and without gradients, and is left as it was. For a ``DataLoader``, or inputs
+    that are augmented in each epoch, give the teacher to ``soft_target_loss`` instead.
 
     Raises:
         TypeError: ``data`` is no ``TensorDataset``, or ``teacher`` no module.
         ValueError: ``data`` is empty.
     """
-    check_type("data", data, TensorDataset, "a TensorDataset")
+    check_type("data", data, TensorDataset, "a TensorDataset (for a loader: soft_target_loss(teacher=...))")
     return TensorDataset(*data.tensors, predict_logits(teacher, data, device=device))
 
 
-def soft_target_loss(*, temperature: float, alpha: float) -> Loss:
+def soft_target_loss(*, temperature: float, alpha: float, teacher: nn.Module | None = None) -> Loss:
     """``distillation_loss`` for ``training.fit``, on batches (inputs, labels, ..., teacher logits last).
 
-    In a batch that is a dict, the teacher's logits are the entry ``teacher_logits``.
+    With a ``teacher`` it is asked for its logits as the batches come, which may then be dicts. It answers in eval mode,
+    without gradients, on the device where it lies.
+
+    With ``alpha`` 1 there need not be labels. If there are, they only say which positions of a sequence are padding.
 
     Raises:
         TypeError, ValueError: ``temperature`` or ``alpha`` is no number, or out of range.
     """
     check_number("temperature", temperature, above=0)
-    _check_alpha(alpha, ())
+    check_number("alpha", alpha, least=0, most=1)
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
-        if isinstance(batch, Mapping):
-            batch = dict(batch)
-            teacher_logits = batch.pop("teacher_logits")
+        if teacher is None:
+            check_type("the batch", batch, (tuple, list), "a tuple that ends in teacher logits; a dict needs teacher=")
+            batch, teacher_logits = batch[:-1], batch[-1]
         else:
-            *batch, teacher_logits = batch
-        if alpha < 1 and not isinstance(batch, Mapping) and len(batch) < 2:
-            raise ValueError(f"the transfer set holds no labels; expected (inputs, labels), or alpha=1 and not {alpha}")
-        # the transfer set needs no labels for soft targets alone
-        labels = labels_of(student, batch, "the transfer set") if alpha < 1 else None
-        return distillation_loss(answer(student, batch), teacher_logits, labels, temperature=temperature, alpha=alpha)
+            teacher_logits = _ask(teacher, batch)
+        return batch_loss(student, batch, teacher_logits, temperature=temperature, alpha=alpha)
 
     return loss
+
+
+def batch_loss(student: nn.Module, batch: Batch, teacher_logits: Tensor, *, temperature: float, alpha: float) -> Tensor:
+    """``distillation_loss`` of what ``student`` answers to ``batch``, (inputs, labels, ...) or a dict.
+
+    Raises:
+        TypeError, ValueError: as ``distillation_loss``; ``alpha`` is below 1 and the batch has no labels.
+    """
+    student_logits, labels, mask = answer(student, batch), None, None
+    teacher_logits = teacher_logits.to(student_logits.device)
+    has_labels = batch.get("labels") is not None if isinstance(batch, Mapping) else len(batch) > 1
+    if alpha < 1 or (has_labels and student_logits.dim() > 2):
+        labels = labels_of(student, batch, "the transfer set")
+    if alpha == 1 and labels is not None:
+        labels, mask = None, labels.long() != PADDING_LABEL
+    return distillation_loss(student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha, mask=mask)
 
 
 def distill(
     student: nn.Module,
     teacher: nn.Module,
-    train: TensorDataset | DataLoader,
+    train: TensorDataset,
     config: FitConfig | None = None,
     *,
-    temperature: float = 4.0,
-    alpha: float = 0.9,
-    validation: TensorDataset | DataLoader | None = None,
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-    after_step: Callable[[nn.Module], None] | None = None,
-    checkpoint_dir: str | Path | None = None,
-    device: str | torch.device | None = None,
-    accelerator: "Accelerator | None" = None,
+    temperature: float,
+    alpha: float,
     progress: bool = True,
 ) -> History:
-    """Train ``student`` in place on the teacher's soft targets; the teacher is left as it was.
-
-    The teacher answers in eval mode. It answers each example once, before training, if the inputs stay the same in
-    every epoch (a ``TensorDataset`` without ``augment``), and each batch anew otherwise.
-
-    Args:
-        train: the transfer set, (inputs, labels). With ``alpha`` 1 the labels are not looked at.
-        temperature, alpha: of ``distillation_loss``.
-        config and the others: of ``training.fit``.
+    """Train ``student`` in place on the teacher's soft targets for ``train``; the teacher is left as it was.
 
     Raises:
-        TypeError, ValueError: as ``distillation_loss`` and ``training.fit``; the student is then as it was.
+        TypeError, ValueError: as ``with_teacher_logits``, ``soft_target_loss`` and ``training.fit``.
     """
     loss = soft_target_loss(temperature=temperature, alpha=alpha)
-    check_data("train", train)
-    device = accelerator.device if accelerator else pick_device(device)
-    with evaluating(teacher), placed(teacher, device):
-        if isinstance(train, TensorDataset) and augment is None:
-            train = with_teacher_logits(teacher, train, device=device)
-        else:
-            loss = _asking(teacher, loss)
-        return fit(
-            student,
-            train,
-            config,
-            validation=validation,
-            loss=loss,
-            augment=augment,
-            after_step=after_step,
-            checkpoint_dir=checkpoint_dir,
-            device=device,
-            accelerator=accelerator,
-            progress=progress,
-        )
+    return fit(student, with_teacher_logits(teacher, train), config, loss=loss, progress=progress)
 
 
-def _asking(teacher: nn.Module, loss: Loss) -> Loss:
-    """``loss`` on batches to which the teacher's logits are added as they come."""
-
-    def ask(student: nn.Module, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            teacher_logits = answer(teacher, batch)
-        if isinstance(batch, Mapping):
-            return loss(student, {**batch, "teacher_logits": teacher_logits})
-        return loss(student, (*batch, teacher_logits))
-
-    return ask
+def _ask(teacher: nn.Module, batch: Batch) -> Tensor:
+    with evaluating(teacher), torch.no_grad():
+        return answer(teacher, to_device(batch, device_of(teacher)))
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
@@ -215,34 +198,44 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
-def _check_alpha(alpha: float, labels) -> None:
+def _precise(logits: Tensor, temperature: float) -> Tensor:
+    """Softened, two distributions differ by about 1 / T, and T² makes what was lost in that large again."""
+    if temperature <= FLOAT64_ABOVE or logits.device.type == "mps":  # GPUs of Apple have no float64
+        return logits
+    return logits.double()
+
+
+def _without_padding(
+    student: Tensor, teacher: Tensor, labels: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | int]:
+    """As rows (positions, C) and (positions,), so that a row that does not count adds 0; and how many do."""
+    student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)
+    counted = None if mask is None else mask.flatten()
+    if labels is not None:
+        labels = labels.flatten()
+        counted = labels != PADDING_LABEL if counted is None else counted & (labels != PADDING_LABEL)
+        labels = labels.masked_fill(~counted, PADDING_LABEL)
+    if counted is None:
+        return student, teacher, labels, len(student)
+    left_out = ~counted.unsqueeze(-1)  # also where the logits there are nan: no row is picked out, no GPU waited for
+    return student.masked_fill(left_out, 0), teacher.masked_fill(left_out, 0), labels, counted.sum().clamp(min=1)
+
+
+def _check(student, teacher, labels, temperature, alpha, mask) -> None:
+    check_number("temperature", temperature, above=0)
     check_number("alpha", alpha, least=0, most=1)  # 0: labels alone, 1: soft targets alone
-    if labels is None and alpha != 1:
-        raise ValueError(f"alpha is {alpha} but there are no labels to weigh the soft targets against: pass alpha=1")
-
-
-def _check_shapes(student: Tensor, teacher: Tensor, labels: Tensor | None, mask: Tensor | None) -> None:
+    check_type("student_logits", student, Tensor, "a tensor")
+    check_type("teacher_logits", teacher, Tensor, "a tensor")
     if student.shape != teacher.shape or student.dim() < 2:
         raise ValueError(
             f"student_logits are {tuple(student.shape)} and teacher_logits {tuple(teacher.shape)}; "
             "expected the same shape, (N, C) or (N, L, V)"
         )
-    for name, tensor in (("labels", labels), ("mask", mask)):
-        if tensor is not None and tensor.shape != student.shape[:-1]:
-            raise ValueError(f"{name} are {tuple(tensor.shape)}; expected {tuple(student.shape[:-1])} like the logits")
-    if labels is not None and labels.dtype not in INTEGERS:
-        raise TypeError(f"labels are {labels.dtype}; expected class numbers, torch.int64")
+    if labels is None and alpha != 1:
+        raise ValueError(f"alpha is {alpha} but there are no labels to weigh the soft targets against: pass alpha=1")
+    if labels is not None and (labels.shape != student.shape[:-1] or labels.dtype not in INTEGERS):
+        check_labels(labels, student)
     if mask is not None and mask.dtype != torch.bool:
         raise TypeError(f"mask is {mask.dtype}; expected torch.bool")
-
-
-def _counted(logits: Tensor, labels: Tensor | None, mask: Tensor | None, ignore_index: int) -> Tensor | None:
-    """Which positions count, shaped like the labels; nothing if all do. Checks the range of the labels that count."""
-    counted = mask
-    if labels is not None:
-        kept = labels != ignore_index
-        wrong = labels[kept & ((labels < 0) | (labels >= logits.shape[-1]))]
-        if len(wrong):
-            raise ValueError(f"labels hold {wrong[0].item()}; expected 0 to {logits.shape[-1] - 1}, or {ignore_index}")
-        counted = kept if mask is None else kept & mask
-    return None if counted is None or bool(counted.all()) else counted
+    if mask is not None and mask.shape != student.shape[:-1]:
+        raise ValueError(f"mask is {tuple(mask.shape)}; expected {tuple(student.shape[:-1])} like the labels")

@@ -8,47 +8,48 @@ from it is the guided layer.
 
     L_HT = 1/2 || u_h(x; W_Hint) - r(v_g(x; W_Guided); W_r) ||^2
 
-    u_h    the teacher up to its hint layer                            ``hint_layer``
-    v_g    the student up to its guided layer                          ``guided_layer``
-    r      the regressor: from the student's shape to the teacher's    ``regressor``
+    u_h    the teacher up to its hint layer                            a column of ``with_features``
+    v_g    the student up to its guided layer                          ``GuidedStudent``, its ``layer``
+    r      the regressor: from the student's shape to the teacher's    ``GuidedStudent``, its ``regressor``
 
-Stage 1 (``fit_hints``) trains W_Guided and W_r on L_HT; the student's later layers are not even run. Stage 2
-trains the whole student by distillation, ``hinton.distill``. The regressor is thrown away.
-``distill_with_hints`` does both at once: the distillation loss plus beta times L_HT, which later work
-compares against more often than the two stages.
+Stage 1 trains W_Guided and W_r on L_HT; the student's later layers are not even run. Stage 2 trains the whole student
+by distillation. The regressor is thrown away::
+
+    data = with_features(teacher, train, ["layer2"])
+    guided = GuidedStudent(student, "layer1", regressor_for((1, 16, 8, 8), (1, 32, 8, 8)))
+    fit(guided, data, config, loss=stage_1_loss)
+    distill(student, teacher, train, config, temperature=4, alpha=0.9)
+
+Or both at once, on the distillation loss plus beta times L_HT, which later work compares against more often::
+
+    data = with_features(teacher, with_teacher_logits(teacher, train), ["layer2"])
+    fit(guided, data, config, loss=soft_and_hint_loss(temperature=4, alpha=0.9, beta=1))
 
 The norm is summed over everything that belongs to one example (features, or channels, rows and columns) and
 averaged over the examples of a batch. So a wider hint layer has a larger loss, and beta must make up for it.
 RepDistiller averages over all (``nn.MSELoss``): its beta of 100 is not comparable with one here.
 
 Simplified: the paper's regressor for pictures is a convolution whose kernel bridges different heights and
-widths, and its other layers are maxout. Here it is a 1x1 convolution for equal heights and widths, with
-average pooling in front of it only where it is asked for.
+widths, and its other layers are maxout. Here it is a 1x1 convolution for equal heights and widths. For others,
+``nn.Sequential(nn.AdaptiveAvgPool2d(size), convolution)`` is a regressor too.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from course_lib.activations import capture, layer_outputs, run_to
 from course_lib.checking import check_number
 from course_lib.device import seeded
-from course_lib.distillation.hinton import distillation_loss, with_teacher_logits
+from course_lib.distillation.hinton import batch_loss
+from course_lib.evaluation import Batch
 from course_lib.layers import find_layer
-from course_lib.training import FitConfig, History, fit
+from course_lib.training import Loss
 
 
-class HintFit(NamedTuple):
-    """What training leaves beside the student: the loss by epoch, and the regressor, now of no more use."""
-
-    history: History
-    regressor: nn.Module
-
-
-def regressor_for(
-    guided_shape: tuple[int, ...], hint_shape: tuple[int, ...], *, pool: bool = False, seed: int = 0
-) -> nn.Module:
+def regressor_for(guided_shape: Sequence[int], hint_shape: Sequence[int], *, seed: int = 0) -> nn.Module:
     """A module r that turns features of the student's shape into the teacher's.
 
     (N, D) to (N, D'): a linear layer; also for tokens, (N, L, D) to (N, L, D'). (N, C, H, W) to (N, C', H,
@@ -56,7 +57,6 @@ def regressor_for(
 
     Args:
         guided_shape, hint_shape: shapes of the student's and the teacher's features, with the batch in front.
-        pool: for different heights and widths, average the student's features over the teacher's grid first.
         seed: of the weights at the start.
 
     Raises:
@@ -68,22 +68,15 @@ def regressor_for(
             f"no regressor from {guided} to {hint}; expected two shapes (N, D), two (N, L, D) or two "
             "(N, C, H, W): choose layers of the same kind, or give a regressor of your own"
         )
-    with seeded(seed):
-        if len(guided) < 4:
-            if guided[1:-1] != hint[1:-1]:
-                raise ValueError(
-                    f"no regressor from {guided} to {hint}: the lengths L differ, {guided[1]} and {hint[1]}"
-                )
-            return nn.Linear(guided[-1], hint[-1])
-        convolution = nn.Conv2d(guided[1], hint[1], kernel_size=1)
-    if guided[2:] == hint[2:]:
-        return convolution
-    if not pool:
+    if len(guided) == 3 and guided[1] != hint[1]:
+        raise ValueError(f"no regressor from {guided} to {hint}: the lengths L differ, {guided[1]} and {hint[1]}")
+    if guided[2:] != hint[2:] and len(guided) == 4:
         raise ValueError(
             f"no 1x1 convolution from {guided} to {hint}: height and width are {guided[2]}x{guided[3]} in the "
-            f"student, {hint[2]}x{hint[3]} in the teacher; choose layers where they agree, or say pool=True"
+            f"student, {hint[2]}x{hint[3]} in the teacher; choose layers where they agree, or pool in front of it"
         )
-    return nn.Sequential(nn.AdaptiveAvgPool2d(hint[2:]), convolution)
+    with seeded(seed):
+        return nn.Linear(guided[-1], hint[-1]) if len(guided) < 4 else nn.Conv2d(guided[1], hint[1], kernel_size=1)
 
 
 def hint_loss(guided: Tensor, hint: Tensor, regressor: nn.Module | None = None) -> Tensor:
@@ -106,128 +99,70 @@ def hint_loss(guided: Tensor, hint: Tensor, regressor: nn.Module | None = None) 
     return 0.5 * (hint.detach() - predicted).square().flatten(1).sum(dim=1).mean()  # (N, ...) -> (N,) -> ()
 
 
-def fit_hints(
-    student: nn.Module,
+def with_features(
     teacher: nn.Module,
-    train: TensorDataset,
-    config: FitConfig | None = None,
+    data: TensorDataset,
+    layers: Sequence[str],
     *,
-    guided_layer: str,
-    hint_layer: str,
-    regressor: nn.Module | None = None,
-    pool: bool = False,
+    device: str | torch.device | None = None,
     progress: bool = True,
-) -> HintFit:
-    """Stage 1: train the student up to its guided layer, in place, to predict the teacher's hint layer.
+) -> TensorDataset:
+    """``data`` with one more column (N, ...) for each of ``layers``: what that layer of the teacher gives.
 
-    Labels are not used. The layers behind the guided one are not run and stay as they are, so the student is
-    of no use yet: stage 2, ``hinton.distill``, trains all of it. The teacher is asked once for each input, in
-    eval mode without gradients, and left as it was.
-
-    Args:
-        student, teacher: any modules that take the inputs of ``train``.
-        train: inputs (N, ...), labels (N,).
-        config: as in ``training.fit``.
-        guided_layer, hint_layer: names as in ``named_modules()``, of the student and of the teacher.
-        regressor: r, trained along; None: ``regressor_for`` the shapes of the two layers, from the seed of
-            ``config``.
-        pool: passed to ``regressor_for``.
-
-    Returns:
-        The history of the loss, and the regressor.
+    The teacher answers once, in eval mode and without gradients, and is left as it was. Names are those of
+    ``named_modules()``.
 
     Raises:
-        ValueError: an unknown layer (near names are listed), or shapes that no regressor connects.
+        TypeError, ValueError: as ``activations.layer_outputs``: an unknown layer (near names are listed), no data.
     """
-    config = config or FitConfig()
-    find_layer(student, guided_layer)  # before the teacher is put to work
-    hints = layer_outputs(teacher, train, [hint_layer], progress=progress)[hint_layer]  # (N, ...)
-    if regressor is None:
-        regressor = _regressor(student, guided_layer, train, hints, pool=pool, seed=config.seed)
-    learner = _UpTo(student, guided_layer, regressor)
-
-    def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        inputs, hint = batch
-        return hint_loss(model(inputs), hint)
-
-    history = fit(learner, TensorDataset(train.tensors[0], hints), config, loss=loss, progress=progress)
-    return HintFit(history, regressor)
+    shown = layer_outputs(teacher, data, layers, device=device, progress=progress)
+    return TensorDataset(*data.tensors, *(shown[name] for name in layers))
 
 
-def distill_with_hints(
-    student: nn.Module,
-    teacher: nn.Module,
-    train: TensorDataset,
-    config: FitConfig | None = None,
-    *,
-    guided_layer: str,
-    hint_layer: str,
-    beta: float,
-    temperature: float,
-    alpha: float,
-    regressor: nn.Module | None = None,
-    pool: bool = False,
-    validation: TensorDataset | None = None,
-    progress: bool = True,
-) -> HintFit:
-    """Both at once: train the student, in place, on the distillation loss plus beta times the hint loss.
+class GuidedStudent(nn.Module):
+    """A student, and beside it the regressor on top of its guided layer, to be trained along.
 
-    Args:
-        beta: weight of L_HT, not negative; 0 is plain distillation.
-        temperature, alpha: as in ``hinton.distillation_loss``.
-        validation: inputs and labels, scored after each epoch by ``training.fit``.
-        The others as in ``fit_hints``.
-
-    Returns:
-        The history of the sum of both losses, and the regressor.
+    It answers as the student does. Both are shared, not copied: train this, then throw it away and keep the student.
 
     Raises:
-        ValueError: as ``fit_hints``; a beta below 0 or not finite.
+        ValueError: the student has no such layer (near names are listed).
     """
-    config = config or FitConfig()
-    check_number("beta", beta, least=0)
-    find_layer(student, guided_layer)
-    hints = layer_outputs(teacher, train, [hint_layer], progress=progress)[hint_layer]  # (N, ...)
-    if regressor is None:
-        regressor = _regressor(student, guided_layer, train, hints, pool=pool, seed=config.seed)
-    learner = _WithRegressor(student, regressor)
-    data = TensorDataset(*with_teacher_logits(teacher, train).tensors, hints)
-    with capture(student, [guided_layer]) as seen:
-
-        def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-            inputs, labels, teacher_logits, hint = batch
-            student_logits = model(inputs)  # also fills seen
-            soft = distillation_loss(student_logits, teacher_logits, labels, temperature=temperature, alpha=alpha)
-            return soft + beta * hint_loss(seen[guided_layer], hint, regressor)
-
-        history = fit(learner, data, config, validation=validation, loss=loss, progress=progress)
-    return HintFit(history, regressor)
-
-
-class _UpTo(nn.Module):
-    """r(v_g(x)): the student up to its guided layer, and the regressor on top."""
 
     def __init__(self, student: nn.Module, layer: str, regressor: nn.Module):
         super().__init__()
+        find_layer(student, layer)
         self.student, self.layer, self.regressor = student, layer, regressor
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """What the student gives."""
+        return self.student(inputs)
+
+    def predicted_hint(self, inputs: Tensor) -> Tensor:
+        """r(v_g(x)); the student's later layers are not run."""
         return self.regressor(run_to(self.student, self.layer, inputs))
 
 
-class _WithRegressor(nn.Module):
-    """The student, and beside it a regressor to be trained along; it answers as the student does."""
-
-    def __init__(self, student: nn.Module, regressor: nn.Module):
-        super().__init__()
-        self.student, self.regressor = student, regressor
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.student(inputs)
+def stage_1_loss(model: GuidedStudent, batch: Batch) -> Tensor:
+    """L_HT for ``training.fit``, on batches (inputs, ..., hints last)."""
+    return hint_loss(model.predicted_hint(batch[0]), batch[-1])
 
 
-def _regressor(
-    student: nn.Module, layer: str, train: TensorDataset, hints: Tensor, *, pool: bool, seed: int
-) -> nn.Module:
-    shape = layer_outputs(student, train.tensors[0][:1], [layer])[layer].shape
-    return regressor_for(tuple(shape), tuple(hints.shape), pool=pool, seed=seed)
+def soft_and_hint_loss(*, temperature: float, alpha: float, beta: float) -> Loss:
+    """``distillation_loss`` + ``beta`` L_HT for ``training.fit`` of a ``GuidedStudent``.
+
+    Batches are (inputs, labels, teacher logits, hints).
+
+    Raises:
+        TypeError, ValueError: an argument is no number or out of range; ``beta`` is 0 (plain distillation) or above.
+    """
+    check_number("temperature", temperature, above=0)
+    check_number("alpha", alpha, least=0, most=1)
+    check_number("beta", beta, least=0)
+
+    def loss(model: GuidedStudent, batch: Batch) -> Tensor:
+        *batch, teacher_logits, hint = batch
+        with capture(model.student, [model.layer]) as seen:
+            soft = batch_loss(model.student, batch, teacher_logits, temperature=temperature, alpha=alpha)
+        return soft + beta * hint_loss(seen[model.layer], hint, model.regressor)
+
+    return loss

@@ -42,20 +42,16 @@ MEANS = ("arithmetic", "geometric")
 def average_probabilities(
     logits: Sequence[Tensor], weights: Sequence[float] | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """Arithmetic mean of the teachers' softened distributions.
+    """Arithmetic mean of the teachers' softened distributions: K tensors (..., C) -> (..., C).
 
     Args:
         logits: one tensor (..., C) for each teacher, all of one shape.
         weights: one number for each teacher, not negative; scaled to sum to one. None: all equal.
         temperature: T in softmax(z / T).
 
-    Returns:
-        Probabilities (..., C).
-
     Raises:
-        TypeError: ``logits`` is not a list or tuple of floating-point tensors, or the temperature no number.
-        ValueError: no teacher, different shapes, bad weights, or a temperature that is not a positive finite
-            number.
+        TypeError: ``logits`` is not a list of floating-point tensors, or the temperature no number.
+        ValueError: no teacher, different shapes, bad weights, or a temperature that is not above 0.
     """
     check_number("temperature", temperature, above=0)
     return _log_average_probabilities(_stack("logits", logits), _normalised(weights, len(logits)), temperature).exp()
@@ -86,9 +82,8 @@ class Ensemble(nn.Module):
     The teachers are shared, not copied. Eval mode and no_grad are the caller's, as for any module.
 
     Raises:
-        TypeError: ``teachers`` is not a list or tuple of modules, or the temperature no number.
-        ValueError: no teacher, an unknown ``mean``, bad weights, a temperature that is not a positive finite
-            number.
+        TypeError, ValueError: ``teachers`` is no list of modules or empty, ``mean`` is neither of the two; else as
+            ``average_probabilities``.
     """
 
     def __init__(
@@ -138,30 +133,18 @@ def several_teachers_loss(
     this file says why), so it is the choice when the teachers' terms are to be looked at, or weighted anew,
     one by one.
 
-    Args:
-        student_logits: (N, C) or (N, L, C).
-        teachers_logits: one tensor of the same shape for each teacher.
-        labels: (N,) or (N, L), as in ``distillation_loss``; None needs alpha = 1.
-        weights: one number for each teacher, not negative; scaled to sum to one. None: all equal.
+    ``teachers_logits`` and ``weights`` are those of ``average_probabilities``, the others of ``distillation_loss``.
 
     Raises:
         TypeError, ValueError: as ``average_probabilities`` and ``distillation_loss``.
     """
-    _stack("teachers_logits", teachers_logits)  # for its checks
-    shares = _normalised(weights, len(teachers_logits)).tolist()
-    terms = [
-        share * distillation_loss(student_logits, logits, labels, temperature=temperature, alpha=alpha)
-        for share, logits in zip(shares, teachers_logits, strict=True)
-    ]
-    return torch.stack(terms).sum()
+    each = _stack("teachers_logits", teachers_logits)  # (K, ..., C)
+    losses = [distillation_loss(student_logits, z, labels, temperature=temperature, alpha=alpha) for z in each]
+    return (torch.stack(losses) * _normalised(weights, len(each)).to(losses[0])).sum()
 
 
 def pair_teacher_logits(
-    teacher: nn.Module,
-    teacher_data: TensorDataset | Tensor,
-    student_data: TensorDataset,
-    *,
-    batch_size: int = 1024,
+    teacher: nn.Module, teacher_data: TensorDataset | Tensor, student_data: TensorDataset
 ) -> TensorDataset:
     """What a teacher says of its own modality, laid beside the student's.
 
@@ -179,14 +162,14 @@ def pair_teacher_logits(
 
     Raises:
         TypeError: the data are not of the kinds above.
-        ValueError: different numbers of rows, or labels that differ.
+        ValueError: the student's have no labels, the numbers of rows differ, or labels do.
     """
-    if not isinstance(student_data, TensorDataset) or len(student_data.tensors) < 2:
-        raise TypeError(f"student_data is {_kind(student_data)}; expected a TensorDataset of inputs and labels")
     if isinstance(teacher_data, Tensor):
         teacher_data = TensorDataset(teacher_data)
-    if not isinstance(teacher_data, TensorDataset):
-        raise TypeError(f"teacher_data is {_kind(teacher_data)}; expected a tensor or a TensorDataset")
+    check_type("teacher_data", teacher_data, TensorDataset, "a tensor or a TensorDataset")
+    check_type("student_data", student_data, TensorDataset, "a TensorDataset of inputs and labels")
+    if len(student_data.tensors) < 2:
+        raise ValueError("student_data holds no labels; expected a TensorDataset of inputs and labels")
     inputs, labels = student_data.tensors[:2]
     if len(teacher_data) != len(student_data):
         raise ValueError(
@@ -200,7 +183,7 @@ def pair_teacher_logits(
                 f"teacher_data and student_data disagree on {len(differ)} of {len(labels)} labels, "
                 f"first in row {differ[0]}: the two are not in the same order"
             )
-    return TensorDataset(inputs, labels, predict_logits(teacher, teacher_data, batch_size=batch_size))
+    return TensorDataset(inputs, labels, predict_logits(teacher, teacher_data))
 
 
 def _stack(name: str, logits: Sequence[Tensor]) -> Tensor:
@@ -209,14 +192,12 @@ def _stack(name: str, logits: Sequence[Tensor]) -> Tensor:
     if not logits:
         raise ValueError(f"{name} is empty; expected at least one teacher")
     for position, tensor in enumerate(logits):
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            kind = getattr(tensor, "dtype", type(tensor).__name__)
-            raise TypeError(f"{name}[{position}] is {kind}; expected a floating-point tensor")
+        check_type(f"{name}[{position}]", tensor, Tensor, "a tensor")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name}[{position}] is {tensor.dtype}; expected a floating-point tensor")
         if tensor.shape != logits[0].shape:
-            raise ValueError(
-                f"{name}[{position}] has shape {tuple(tensor.shape)} and {name}[0] {tuple(logits[0].shape)}; "
-                "expected the same shape"
-            )
+            shapes = f"{name}[{position}] has shape {tuple(tensor.shape)} and {name}[0] {tuple(logits[0].shape)}"
+            raise ValueError(f"{shapes}; expected the same shape")
     return torch.stack(tuple(logits))
 
 
@@ -230,11 +211,6 @@ def _normalised(weights: Sequence[float] | None, count: int) -> Tensor:
     if not bool(values.isfinite().all()) or bool((values < 0).any()) or float(values.sum()) == 0.0:
         raise ValueError(f"weights are {values.tolist()}; expected finite numbers, none below 0 and not all 0")
     return values / values.sum()
-
-
-def _kind(data: object) -> str:
-    count = f" of {len(data.tensors)}" if isinstance(data, TensorDataset) else ""
-    return f"a {type(data).__name__}{count}"
 
 
 def _log_average_probabilities(stacked: Tensor, weights: Tensor, temperature: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Soft targets: by hand, against the paper's formulas in float64, against torchdistill, and as properties."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import softmax as scipy_softmax
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.distillation.hinton import distill, distillation_loss, soft_target_loss, soften, with_teacher_logits
@@ -267,14 +269,20 @@ def test_a_mask_counts_as_padding_does_and_combines_with_it():
     torch.testing.assert_close(both, distillation_loss(student[kept], teacher[kept], **kwargs))
 
 
-def test_another_ignore_index():
+def test_a_label_out_of_range_in_a_sequence_with_padding():
     student, teacher, labels, _ = padded(2)
-    expected = distillation_loss(student, teacher, labels, temperature=2.0, alpha=0.4)
-    labels[labels == -100] = -1
-    got = distillation_loss(student, teacher, labels, temperature=2.0, alpha=0.4, ignore_index=-1)
-    torch.testing.assert_close(got, expected)
-    with pytest.raises(ValueError, match="labels hold -1; expected 0 to 4, or -100"):
+    labels[1, 0] = -1
+    with pytest.raises(ValueError, match="labels hold -1; expected 0 to 4, .*, or -100"):
         distillation_loss(student, teacher, labels, temperature=2.0, alpha=0.4)
+
+
+def test_an_example_without_a_label_learns_from_its_teacher_alone():
+    student, teacher, labels = pair()
+    labels[2] = -100
+    got = distillation_loss(student, teacher, labels, temperature=2.0, alpha=0.4).item()
+    soft = loss_of_the_paper(student, teacher, labels.clamp(min=0), 2.0, 1.0)
+    hard = -sum(scipy_log_softmax(student[row].numpy())[labels[row]] for row in (0, 1, 3, 4, 5)) / 6
+    assert got == pytest.approx(0.4 * soft + 0.6 * hard, rel=1e-10)
 
 
 @pytest.mark.parametrize("fill", [0.0, math.nan, math.inf])
@@ -317,9 +325,9 @@ def test_logits_have_to_be_tensors():
 
 @pytest.mark.parametrize("shape", [(2,), (1, 1), ()])
 def test_labels_have_to_fit_the_logits(shape):
-    with pytest.raises(ValueError, match=r"labels are .*; expected \(1,\)"):
+    with pytest.raises(ValueError, match=r"labels are .* and the logits \(1, 2\); expected \(N,\) and \(N, C\)"):
         distillation_loss(STUDENT, TEACHER, torch.zeros(shape).long(), temperature=1.0, alpha=0.5)
-    with pytest.raises(ValueError, match=r"mask are .*; expected \(1,\)"):
+    with pytest.raises(ValueError, match=r"mask is .*; expected \(1,\)"):
         distillation_loss(STUDENT, TEACHER, mask=torch.zeros(shape).bool(), temperature=1.0, alpha=1.0)
 
 
@@ -342,15 +350,78 @@ def test_mask_of_another_type():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_logits_that_are_not_finite(value, alpha):
-    student, teacher, labels = pair((3, 4))
-    student[1, 2] = value
-    with pytest.raises(ValueError, match="student_logits hold 1 numbers that are not finite"):
-        distillation_loss(student, teacher, labels, temperature=2.0, alpha=alpha)
-    student, teacher, labels = pair((3, 4))
-    teacher[0, 1], teacher[2, 2] = value, value
-    with pytest.raises(ValueError, match="teacher_logits hold 2 numbers that are not finite"):
-        distillation_loss(student, teacher, labels, temperature=2.0, alpha=alpha)
+@pytest.mark.parametrize("whose", [0, 1])
+def test_logits_that_are_not_finite_make_a_loss_that_is_not(value, alpha, whose):
+    *both, labels = pair((3, 4))
+    both[whose][1, 2] = value
+    assert not distillation_loss(*both, labels, temperature=2.0, alpha=alpha).isfinite()
+
+
+def test_fit_says_so_and_leaves_the_student_as_it_was():
+    inputs, labels = transfer_set().tensors
+    student = mlp([6, 5, 3], seed=2)
+    before = [parameter.detach().clone() for parameter in student.parameters()]
+    data = TensorDataset(inputs, labels, torch.full((22, 3), math.nan))
+    with pytest.raises(FloatingPointError, match="loss is nan in epoch 1"):
+        fit(student, data, QUICK, loss=soft_target_loss(temperature=2.0, alpha=0.5), progress=False)
+    assert all(map(torch.equal, before, student.parameters()))
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises for what would make the program wait for a GPU: a number or a count that Python needs to know."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in ("_local_scalar_dense", "nonzero", "masked_select", "equal"), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("temperature", [4.0, 1000.0])
+def test_a_step_does_not_wait_for_a_gpu(temperature):
+    student, teacher, labels = pair((2, 3, 5), dtype=torch.float32)
+    student.requires_grad_()
+    labels[0, 1:] = -100
+    with NoWaiting():
+        distillation_loss(student, teacher, labels, temperature=temperature, alpha=0.5).backward()
+        distillation_loss(student[0], teacher[0], labels[1], temperature=temperature, alpha=0.5).backward()
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
+        student.sum().item()
+
+
+# ---- digits at high temperatures
+
+
+def exact_loss(student, teacher, temperature):
+    """The soft term and its gradient without a difference of near numbers, in float64.
+
+    KL(p, q) = log sum p exp(-c) with c = (v - z) / T less its mean under p; so it is log(1 + sum p (exp(-c) - 1 + c)).
+    """
+    z, v = student.detach().double().numpy(), teacher.double().numpy()
+    p = scipy_softmax(v / temperature, axis=-1)
+    c = (v - z) / temperature
+    c = c - (p * c).sum(-1, keepdims=True)
+    series = c**2 * (1 / 2 - c / 6 + c**2 / 24 - c**3 / 120 + c**4 / 720)
+    kl = np.log1p((p * np.where(abs(c) < 0.01, series, np.expm1(-c) + c)).sum(-1, keepdims=True))
+    gradient = temperature * p * np.expm1(-c - kl) / len(z)
+    return temperature**2 * kl.mean(), gradient
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1, 4, 20, 21, 100, 300, 1e4, 1e5])
+@pytest.mark.parametrize("apart", [1.0, 1e-2, 1e-4, 0.0])
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_float32_keeps_its_digits_at_any_temperature(temperature, apart, classes):
+    generator = torch.Generator().manual_seed(0)
+    teacher = 3 * torch.randn(64, classes, generator=generator)
+    student = (teacher + apart * torch.randn(64, classes, generator=generator)).requires_grad_()
+    loss = distillation_loss(student, teacher, temperature=temperature, alpha=1.0)
+    (gradient,) = torch.autograd.grad(loss, student)
+    expected, expected_gradient = exact_loss(student, teacher, temperature)
+    ulp = 1.2e-7 * min(temperature, 20) ** 2  # one unit in the last place of a log-probability of -1, times T squared
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected, rel=2e-6, abs=ulp)
+    assert loss.item() >= -ulp
+    # the gradient is T (q - p) / N: below T = 20 it has the digits of p and q
+    digits = 2.4e-7 * min(temperature, 20) * scipy_softmax(teacher.numpy() / temperature, axis=-1) / 64
+    error = np.linalg.norm(gradient.numpy() - expected_gradient)
+    assert error <= 2e-6 * np.linalg.norm(expected_gradient) + 2 * np.linalg.norm(digits)
 
 
 # ---- distill
@@ -379,9 +450,14 @@ def transfer_set(count=22):
 QUICK = FitConfig(epochs=3, batch_size=8, learning_rate=1e-2)
 
 
-def distilled(teacher, train, **kwargs):
-    student = mlp([6, 5, 3], seed=2)
-    history = distill(student, teacher, train, QUICK, temperature=3.0, alpha=0.7, progress=False, **kwargs)
+def distilled(teacher, train, asking=False, **kwargs):
+    """A student's history and weights: from answers kept before, or ``asking`` the teacher as the batches come."""
+    student, settings = mlp([6, 5, 3], seed=2), {"temperature": 3.0, "alpha": 0.7}
+    if asking:
+        loss = soft_target_loss(**settings, teacher=teacher)
+        history = fit(student, train, QUICK, loss=loss, progress=False, **kwargs)
+    else:
+        history = distill(student, teacher, train, QUICK, progress=False, **settings)
     return history, torch.cat([parameter.detach().flatten() for parameter in student.parameters()])
 
 
@@ -394,7 +470,7 @@ def test_the_teacher_is_left_as_it_was():
     teacher.body[3].eval()  # half in training mode
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     modes = [module.training for module in teacher.modules()]
-    for kwargs in ({}, {"augment": shift}):
+    for kwargs in ({}, {"asking": True}):
         distilled(teacher, transfer_set(), **kwargs)
         assert teacher.modes == {False}
         assert [module.training for module in teacher.modules()] == modes
@@ -405,7 +481,7 @@ def test_the_teacher_is_left_as_it_was():
 def test_the_teacher_is_left_as_it_was_when_training_fails():
     teacher = Counted()
     modes = [module.training for module in teacher.modules()]
-    for kwargs in ({}, {"augment": shift}):
+    for kwargs in ({}, {"asking": True}):
         with pytest.raises(ValueError, match="labels hold 9"):
             distilled(teacher, TensorDataset(torch.zeros(4, 6), torch.full((4,), 9)), **kwargs)
         assert [module.training for module in teacher.modules()] == modes
@@ -425,21 +501,21 @@ def test_the_teacher_is_asked_once_for_each_example_when_the_inputs_stay_the_sam
 
 def test_the_teacher_is_asked_in_each_epoch_when_the_inputs_change():
     teacher = Counted()
-    distilled(teacher, transfer_set(22), augment=shift)
+    distilled(teacher, transfer_set(22), asking=True, augment=shift)
     assert teacher.asked == 3 * 22
     teacher.asked = 0
-    distilled(teacher, DataLoader(transfer_set(22), batch_size=8))
+    distilled(teacher, DataLoader(transfer_set(22), batch_size=8), asking=True)
     assert teacher.asked == 3 * 22
 
 
 def test_answers_kept_and_answers_as_they_come_give_the_same_student():
-    kept, as_they_come = distilled(Counted(), transfer_set()), distilled(Counted(), transfer_set(), augment=shift)
+    kept, as_they_come = distilled(Counted(), transfer_set()), distilled(Counted(), transfer_set(), asking=True)
     torch.testing.assert_close(kept[1], as_they_come[1])
     assert kept[0].train_loss == pytest.approx(as_they_come[0].train_loss, rel=1e-5)
     in_order = DataLoader(with_teacher_logits(Counted(), transfer_set()), batch_size=8)
     student = mlp([6, 5, 3], seed=2)
     fit(student, in_order, QUICK, loss=soft_target_loss(temperature=3.0, alpha=0.7), progress=False)
-    loaded = distilled(Counted(), DataLoader(transfer_set(), batch_size=8))
+    loaded = distilled(Counted(), DataLoader(transfer_set(), batch_size=8), asking=True)
     flat = torch.cat([parameter.detach().flatten() for parameter in student.parameters()])
     torch.testing.assert_close(flat, loaded[1])
 
@@ -450,7 +526,8 @@ def test_the_student_that_sees_an_augmented_picture_learns_the_teacher_s_answer_
     teacher.register_forward_pre_hook(lambda module, args: asked.append(args[0].clone()))
     student.register_forward_pre_hook(lambda module, args: learnt.append(args[0].clone()))
     noise = lambda inputs, generator: inputs + torch.randn(inputs.shape, generator=generator)  # noqa: E731
-    distill(student, teacher, transfer_set(8), QUICK, temperature=1.0, alpha=1.0, augment=noise, progress=False)
+    loss = soft_target_loss(temperature=1.0, alpha=1.0, teacher=teacher)
+    fit(student, transfer_set(8), QUICK, loss=loss, augment=noise, progress=False)
     assert len(asked) == 3 and all(torch.equal(mine, its) for mine, its in zip(asked, learnt, strict=True))
     assert not torch.equal(asked[0].sort(0).values, asked[1].sort(0).values)  # anew in each epoch
 
@@ -481,6 +558,50 @@ def test_soft_targets_alone_need_no_labels():
         distill(student, Counted(), TensorDataset(inputs), QUICK, temperature=3.0, alpha=0.9, progress=False)
 
 
+def test_nothing_of_a_dict_or_a_batch_that_ends_too_soon_is_taken_for_teacher_logits():
+    loss = soft_target_loss(temperature=3.0, alpha=1.0)
+    with pytest.raises(TypeError, match="the batch is a dict; .*a dict needs teacher="):
+        loss(mlp([6, 3]), {"inputs": torch.zeros(2, 6), "labels": torch.zeros(2)})
+
+
+class Tagger(nn.Module):
+    """Tokens (N, L) to logits (N, L, V), which it gives as ``kind`` says."""
+
+    def __init__(self, kind, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.kind, self.embed, self.head = kind, nn.Embedding(7, 4), nn.Linear(4, 7)
+
+    def forward(self, input_ids):
+        logits = self.head(self.embed(input_ids))
+        return {"tensor": logits, "tuple": (logits, None), "object": SimpleNamespace(logits=logits)}[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "object"])
+@pytest.mark.parametrize("alpha", [0.4, 1.0])
+@pytest.mark.parametrize("form", ["kept", "asked", "dict"])
+def test_sequences_leave_padding_out_whatever_a_model_gives(kind, alpha, form):
+    student, teacher = Tagger(kind, 0), Tagger(kind, 1)
+    tokens = torch.randint(7, (2, 5), generator=torch.Generator().manual_seed(0))
+    labels = tokens.clone()
+    labels[0, 3:] = -100
+    z, v = (model.head(model.embed(tokens)).detach().double() for model in (student, teacher))
+    counted, right = labels != -100, labels
+    if form == "dict":  # as a language model's: logits at one place say the token at the next
+        right = torch.cat([labels[:, 1:], torch.full((2, 1), -100)], dim=1)
+        counted = right != -100
+    expected = loss_of_the_paper(z[counted], v[counted], right[counted], 3.0, alpha)
+    if form == "kept":
+        data = with_teacher_logits(teacher, TensorDataset(tokens, labels))
+        got = soft_target_loss(temperature=3.0, alpha=alpha)(student, data.tensors)
+    else:
+        batch = {"input_ids": tokens, "labels": labels} if form == "dict" else (tokens, labels)
+        got = soft_target_loss(temperature=3.0, alpha=alpha, teacher=teacher)(student, batch)
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+    got.backward()
+    assert student.head.weight.grad.abs().sum() > 0 and teacher.head.weight.grad is None
+
+
 def test_the_student_learns_its_teacher():
     teacher = mlp([6, 16, 3], seed=5)
     inputs = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
@@ -500,8 +621,8 @@ def test_distill_rejects_what_it_cannot_use_and_leaves_the_student_as_it_was():
     for error, match, teacher, train, kwargs in [
         (ValueError, "temperature is 0", Counted(), transfer_set(), {**good, "temperature": 0}),
         (ValueError, "alpha is 2", Counted(), transfer_set(), {**good, "alpha": 2}),
-        (ValueError, "train is empty", Counted(), TensorDataset(torch.zeros(0, 6), torch.zeros(0).long()), good),
-        (TypeError, "train is a list", Counted(), [1, 2], good),
+        (ValueError, "data is empty", Counted(), TensorDataset(torch.zeros(0, 6), torch.zeros(0).long()), good),
+        (TypeError, "data is a list", Counted(), [1, 2], good),
         (ValueError, "expected the same shape", mlp([6, 4]), transfer_set(), good),
     ]:
         with pytest.raises(error, match=match):

@@ -244,7 +244,7 @@ def paired(rows=40):
 def test_pairs_hold_the_student_s_input_and_the_teacher_s_answer():
     teacher_data, student_data = paired()
     teacher = mlp([16, 8, 3], dropout=0.5).train()
-    pairs = pair_teacher_logits(teacher, teacher_data, student_data, batch_size=7)
+    pairs = pair_teacher_logits(teacher, teacher_data, student_data)
     inputs, labels, logits = pairs.tensors
     assert torch.equal(inputs, student_data.tensors[0]) and torch.equal(labels, student_data.tensors[1])
     assert all(module.training for module in teacher.modules())
@@ -277,5 +277,7 @@ def test_pairs_bad_input():
         pair_teacher_logits(mlp([16, 8, 3]), fewer, student_data)
     with pytest.raises(TypeError, match="teacher_data is a list; expected a tensor or a TensorDataset"):
         pair_teacher_logits(mlp([16, 8, 3]), [1, 2], student_data)
-    with pytest.raises(TypeError, match="student_data is a TensorDataset of 1; expected a TensorDataset of inputs"):
+    with pytest.raises(TypeError, match="student_data is a Tensor; expected a TensorDataset of inputs and labels"):
+        pair_teacher_logits(mlp([16, 8, 3]), teacher_data, torch.zeros(40, 4))
+    with pytest.raises(ValueError, match="student_data holds no labels; expected a TensorDataset of inputs"):
         pair_teacher_logits(mlp([16, 8, 3]), teacher_data, TensorDataset(torch.zeros(40, 4)))

@@ -200,7 +200,7 @@ def test_it_is_measured_trained_and_distilled():
     teacher, student = Encoder(20, 7, width=16, layers=1), Encoder(20, 7, width=8, layers=1, heads=2)
     history = fit(teacher, data, FitConfig(epochs=30, learning_rate=3e-3, batch_size=20), progress=False)
     assert evaluate(teacher, data).accuracy == 1 and history.train_loss[-1] < history.train_loss[0]
-    distill(student, teacher, data, FitConfig(epochs=1), progress=False)
+    distill(student, teacher, data, FitConfig(epochs=1), temperature=4, alpha=0.9, progress=False)
     assert predict_logits(student, data).shape == (40, 7)
     (row,) = compare_models({"teacher": teacher}, tokens[:1], data, timed=False).rows
     assert row.quality == {"accuracy": 1.0} and row.parameters == sum(p.numel() for p in teacher.parameters())

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from course_lib.data.images import load_images
-from course_lib.distillation.hinton import distill
+from course_lib.distillation.hinton import soft_target_loss, with_teacher_logits
 from course_lib.evaluation import evaluate
 from course_lib.measure import count_parameters
 from course_lib.models.vision import SmallConvNet
@@ -48,6 +48,7 @@ def test_it_heals_on_labels(trained, pruned, digits):
 
 def test_it_heals_from_the_network_that_it_was(trained, pruned, digits):
     before = copy.deepcopy(trained.state_dict())
-    distill(pruned, trained, digits.train, CONFIG, alpha=1.0, device="cpu", progress=False)
+    data, loss = with_teacher_logits(trained, digits.train, device="cpu"), soft_target_loss(temperature=4, alpha=1)
+    fit(pruned, data, CONFIG, loss=loss, device="cpu", progress=False)
     assert evaluate(pruned, digits.test).accuracy > evaluate(trained, digits.test).accuracy - 0.04
     assert all(value.equal(before[name]) for name, value in trained.state_dict().items())
