@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 from course_lib.device import check_model, evaluating
 from course_lib.layers import find_layer
 from course_lib.pruning.checks import check_no_masks, check_numbers, first_line, run_quietly
-from course_lib.pruning.structure import first_numbers, shorten
-from course_lib.pruning.tracing import Example
+from course_lib.pruning.graph.reload import first_numbers, shorten
+from course_lib.pruning.graph import Example
 
 Model = TypeVar("Model", bound=nn.Module)
 

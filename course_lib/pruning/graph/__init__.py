@@ -1,0 +1,16 @@
+"""What depends on what in a network, and how it is cut. A reader of methods needs only the names that stand here.
+
+- ``follow`` finds the channels of every tensor in a network, ``groups`` the layers whose units go together, ``cut``
+  takes channels out.
+- ``structure_of`` and ``rebuild`` reload what is left.
+
+Behind them: ``hollow`` (a copy without numbers), ``call`` and the rules of operations in ``moves`` and ``weights``,
+``sizes`` (numbers that count channels), ``channels`` (the bookkeeping).
+"""
+
+from course_lib.pruning.graph.cut import cut
+from course_lib.pruning.graph.follow import UNITS, Example, Network, follow
+from course_lib.pruning.graph.groups import Group, groups
+from course_lib.pruning.graph.reload import rebuild, shorten, structure_of
+
+__all__ = ["UNITS", "Example", "Group", "Network", "cut", "follow", "groups", "rebuild", "shorten", "structure_of"]

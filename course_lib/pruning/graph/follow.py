@@ -1,0 +1,356 @@
+"""One pass through a network, which finds for every axis of every tensor in it which channels lie along it.
+
+The forward pass is run on a copy whose tensors have shapes and no numbers (``hollow.py``). PyTorch hands every operation
+to ``Pass`` first, which works out the shapes, asks the rule of the operation (``moves.py``, ``weights.py``) which
+channels the result has, and which have to be tied for it, and remembers the answer for each tensor. The rules know the
+parameters only as tensors that have channels like others, so a bias, a class token, the scale beside a layer or a mask
+as large as a weight is followed without being known. An operation without a rule needs all channels that come into it.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.overrides import TorchFunctionMode
+
+from course_lib.device import check_model
+from course_lib.pruning.checks import first_line
+from course_lib.pruning.graph import moves, shapes, weights
+from course_lib.pruning.graph.call import Call
+from course_lib.pruning.graph.channels import Attribute, Axes, Channels, Verdict
+from course_lib.pruning.graph.hollow import hollow, hollow_copy
+from course_lib.pruning.graph.sizes import Number, Sizes, plain, value_of
+
+Example = Tensor | tuple | Mapping[str, object]
+RULES = moves.RULES | weights.RULES
+SIZED = moves.SIZED | weights.SIZED
+UNITS = ("out_features", "out_channels", "embedding_dim")  # where a layer keeps the number of its units
+# What the code may look at without a consequence for channels, and what it may not look at: numbers that are not there.
+METADATA = frozenset(
+    "dim ndim dtype device layout is_cuda is_cpu is_meta is_mps is_sparse is_quantized is_nested is_leaf requires_grad "
+    "is_floating_point is_complex is_contiguous grad grad_fn names requires_grad_ get_device is_tensor ndimension "
+    "_is_view is_inference register_hook has_names retain_grad is_mkldnn is_xpu _version".split()
+)
+NUMBERS = frozenset(
+    "item tolist numpy __bool__ __int__ __float__ __index__ __complex__ __array__ __contains__ equal allclose "
+    "is_nonzero nonzero unique unique_consecutive masked_select".split()
+)
+
+
+class NeedsNumbers(Exception):
+    """The forward pass looks at numbers, which are not there."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network leaves open: which channels go together, and what has to be cut with them.
+
+    Attributes:
+        tensors: id of a parameter or buffer -> the channels along each of its axes.
+        plain: (module, attribute) -> the same for tensors that a module computes before it runs, and keeps.
+        sizes: (module, attribute, place) -> the channels whose number stands there; the place in a tuple, or None.
+        units: layer -> the channel that each of its units makes (units,).
+        scaled: (id of a parameter, rows, channels): rows to be multiplied so that the square root of the number of
+            these channels, by which they are divided in the end, does not matter.
+        verdict: what is tied and fixed.
+        output: the shapes of what the network gives.
+    """
+
+    tensors: dict[int, Axes]
+    plain: dict[tuple[str, str], Axes]
+    sizes: dict[tuple[str, str, int | None], Tensor]
+    units: dict[str, Tensor]
+    scaled: list[tuple[int, int, Tensor]]
+    verdict: Verdict
+    output: list[tuple[int, ...]]
+
+
+def follow(model: nn.Module, example: Example) -> Network:
+    """Follow ``model`` on the shape of ``example``; no weight is read, and the model is left as it was.
+
+    The forward pass is followed in the present mode, and in the other one (training or eval) too if there are layers
+    that this one does not run.
+
+    Args:
+        example: what the model takes: a tensor, a tuple of arguments, or a dict of named ones. Small is fine if it has
+            the shape that the model is used with; only its shape counts, and whole numbers in it.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+        ValueError: the path of the forward pass depends on numbers, or the example does not fit.
+    """
+    check_model(model)
+    positional, named = _arguments(model, example)
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(f"{name} has no shape yet; call the model once with an input first")
+    tensors = {id(tensor): hollow(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    try:
+        run = Pass(tensors, own_numbers=True)
+        run.forward(model, positional, named)
+    except Exception:  # perhaps because of a stand-in for a number
+        run = Pass(tensors, own_numbers=False)
+        run.forward(model, positional, named)
+    shapes_given = run.output
+    if run.has_left_out(model):
+        run.forward(model, positional, named, other_mode=True)  # a head that only training has: the same units again
+    run.fix_used_elsewhere(model)
+    verdict = run.channels.verdict(run.sizes)
+    known = {key: run.known[id(t)][1] for key, t in tensors.items() if id(t) in run.known}
+    units = {name: numbers for (name, key, _), numbers in run.sizes.items() if key in UNITS}
+    return Network(known, run.plain, run.sizes, units, run.scaled, verdict, shapes_given)
+
+
+def output_shapes(model: nn.Module, example: Example, tensors: Mapping[int, Tensor], prepare: object) -> list[tuple]:
+    """The shapes of what ``model`` would give with ``tensors`` for its own, changed by ``prepare(copy)`` before."""
+    run = Pass(tensors, own_numbers=False)
+    run.forward(model, *_arguments(model, example), prepare=prepare)
+    return run.output
+
+
+class Pass(TorchFunctionMode):
+    """Sees every operation while it is entered.
+
+    Args:
+        tensors: for the parameters and buffers of the model, by id, those that the copy is to have.
+        own_numbers: whether whole numbers that modules keep in attributes may change with the channels that they count.
+    """
+
+    def __init__(self, tensors: Mapping[int, Tensor], *, own_numbers: bool) -> None:
+        super().__init__()
+        self.tensors, self.own_numbers = tensors, own_numbers
+        self.channels = Channels()
+        self.known: dict[int, tuple[Tensor, Axes]] = {}  # by id; the tensor is kept so that its id is
+        self.originals = {id(copy): key for key, copy in tensors.items()}
+        self.owners: dict[int, list[tuple[str, str]]] = {}
+        self.plain: dict[tuple[str, str], Axes] = {}
+        self.sizes: dict[tuple[str, str, int | None], Tensor] = {}
+        self.scaled: list[tuple[int, int, Tensor]] = []
+        self.modules: dict[str, nn.Module] = {}
+        self.running = [""]  # the names of the modules that are being called, outermost first
+        self.operation: str | None = None
+        self.output: list[tuple[int, ...]] = []
+        self._attributes: dict[tuple[int, str], Attribute] = {}
+
+    def forward(
+        self,
+        model: nn.Module,
+        positional: Sequence,
+        named: Mapping,
+        *,
+        other_mode: bool = False,
+        prepare: object = None,
+    ) -> None:
+        """Follow the forward pass of ``model``, on a copy."""
+        names = {id(module): name for name, module in model.named_modules()}
+        copy = hollow_copy(model, self.tensors, self._number(names) if self.own_numbers else None)
+        if prepare is not None:
+            prepare(copy)
+        if other_mode:
+            copy.train(not copy.training)
+        self.modules = dict(copy.named_modules())
+        self.owners = {}
+        for name, module in self.modules.items():
+            for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    self.owners.setdefault(id(tensor), []).append((name, key))
+            module.register_forward_pre_hook(lambda module, inputs, name=name: self.running.append(name))
+            module.register_forward_hook(self._leave)
+        self.running, self.operation = [""], None
+        try:
+            with torch.no_grad(), self:
+                output = copy(*map(self._input, positional), **{key: self._input(part) for key, part in named.items()})
+        except NeedsNumbers as error:
+            raise ValueError(
+                f"{type(model).__name__} cannot be followed: {self.where()} looks at the numbers in a tensor; "
+                "expected a forward pass whose path does not depend on its input. A submodule that can be followed can "
+                "be pruned by itself"
+            ) from error
+        except Exception as error:  # a forward pass may do anything
+            raise ValueError(
+                f"{self.where()} cannot be run on the shape of the example ({first_line(error)}); "
+                "expected an example that the model takes"
+            ) from error
+        for tensor in _leaves(output):
+            for numbers in self.axes_of(tensor):
+                self.channels.fix_output(numbers)
+        self.output = [tuple(tensor.shape) for tensor in _leaves(output)]
+        self._keep_plain(model)
+
+    def has_left_out(self, model: nn.Module) -> bool:
+        """Whether the model has layers, with channels to lose, none of whose tensors has been used so far."""
+        return any(
+            isinstance(module, weights.KINDS) and own and not any(id(self.tensors[id(t)]) in self.known for t in own)
+            for module in model.modules()
+            if (own := list(module.parameters(recurse=False))) is not None
+        )
+
+    def fix_used_elsewhere(self, model: nn.Module) -> None:
+        """A layer whose weight was read without the layer being run keeps its size: nothing would change the layer's."""
+        noted = {name for name, _, _ in self.sizes}
+        for name, module in model.named_modules():
+            weight = module._parameters.get("weight")
+            if isinstance(module, weights.KINDS) and weight is not None and name not in noted:
+                for numbers in self.known.get(id(self.tensors[id(weight)]), (None, ()))[1]:
+                    self.channels.fix(numbers, f"'{name}.weight' is used outside of its layer")
+
+    def axes_of(self, tensor: Tensor) -> Axes:
+        """The channels along each axis of a tensor."""
+        found = self.known.get(id(tensor))
+        if found is not None:
+            return found[1]
+        if id(tensor) in self.tensors:  # the model itself, reached by a reference that was not copied
+            return self.axes_of(self.tensors[id(tensor)])
+        if id(tensor) in self.originals:
+            return self.remember(tensor, tuple(self.channels.fresh(size) for size in tensor.shape))
+        if tensor.is_meta:
+            raise RuntimeError("a tensor comes from an operation that PyTorch does not show, such as a compiled one")
+        return (None,) * tensor.dim()
+
+    def remember(self, tensor: Tensor, axes: Axes) -> Axes:
+        """From now on ``tensor`` has these channels."""
+        self.known[id(tensor)] = (tensor, axes)
+        return axes
+
+    def where(self) -> str:
+        """The place of what is being done, for a message."""
+        name = self.running[-1]
+        module = self.modules.get(name)
+        if name and module is not None and type(module).forward.__module__.startswith("torch.nn."):
+            return f"layer {name!r}"
+        what = f"the operation {self.operation.strip('_')!r}" if self.operation else "the forward pass"
+        return what + (f" in {name!r}" if name else "")
+
+    def size(self, tensor: Tensor, axis: int) -> int | Number:
+        """The size of an axis; a ``Number`` if it may lose channels."""
+        numbers = self.axes_of(tensor)[axis]
+        size = tensor.shape[axis]
+        return size if numbers is None else Number(size, [(Fraction(1), numbers)], self.channels, self.where)
+
+    def __torch_function__(self, function: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        """Any operation of PyTorch comes here."""
+        named = kwargs or {}
+        name = shapes.plain_name(function)
+        if name in METADATA:
+            return function(*args, **named)
+        self.operation = name
+        tensors = [part for part in (*args, *named.values()) if isinstance(part, Tensor)]
+        if any(isinstance(part, (tuple, list)) for part in (*args, *named.values())):
+            tensors = list(_leaves((args, tuple(named.values()))))
+        rule = RULES.get(name)
+        call = Call(self, name, args, named, tensors, [self.axes_of(tensor) for tensor in tensors])
+        if name in ("shape", "size", "numel", "nelement", "__len__"):
+            return self._measured(call)
+        hollow_ones = [tensor.is_meta for tensor in tensors]
+        if name in NUMBERS and any(hollow_ones):
+            raise NeedsNumbers(name)
+        sized = name in SIZED
+        call.output = self._run(function, call, value_of if sized else plain, hollow_ones)
+        axes = None
+        if sized or any(numbers is not None for axes in call.axes for numbers in axes):
+            axes = rule(call) if rule is not None and "out" not in named else None
+            if axes is None:
+                for part in call.axes:
+                    for numbers in part:
+                        call.fix(numbers)
+        self._remember_all(call.output, axes)
+        return call.output
+
+    def _run(self, function: object, call: Call, numbers: object, hollow_ones: list[bool]) -> object:
+        """The result of an operation: its shape if it works on shapes, the real one otherwise."""
+        args, named = numbers(call.args), {key: numbers(part) for key, part in call.named.items()}
+        if not any(hollow_ones):
+            return function(*args, **named)
+        by_hand = shapes.BY_HAND.get(call.name)
+        if by_hand is not None:
+            return by_hand(call, args, named)
+        if not all(hollow_ones):
+            args, named = shapes.all_hollow(args), {key: shapes.all_hollow(part) for key, part in named.items()}
+        return function(*args, **named)
+
+    def _remember_all(self, output: object, axes: object) -> None:
+        if isinstance(output, Tensor):
+            self.remember(output, (None,) * output.dim() if axes is None else axes)
+        elif isinstance(output, (tuple, list)):
+            alike = isinstance(axes, list)  # one entry for each part
+            for place, part in enumerate(output):
+                self._remember_all(part, axes[place] if alike else axes)
+
+    def _measured(self, call: Call) -> object:
+        """The sizes of a tensor."""
+        tensor, dim = call.args[0], plain(call.arg(1, "dim"))
+        if isinstance(self.modules.get(self.running[-1]), weights.KINDS) and self.where().startswith("layer"):
+            return tensor.size(dim) if call.name == "size" and dim is not None else tensor.shape  # it knows its own sizes
+        if call.name == "__len__":
+            return plain(self.size(tensor, 0))
+        if call.name == "size" and dim is not None:
+            return self.size(tensor, dim)
+        if all(numbers is None for numbers in call.axes[0]):
+            return tensor.shape if call.name in ("shape", "size") else tensor.numel()
+        sizes = Sizes(self.size(tensor, axis) for axis in range(tensor.dim()))
+        return sizes if call.name in ("shape", "size") else sizes.numel()
+
+    def _input(self, value: object) -> object:
+        if isinstance(value, Tensor):
+            result = hollow(value)
+            self.remember(result, (None,) * result.dim())
+            return result
+        if isinstance(value, Mapping):
+            return {key: self._input(part) for key, part in value.items()}
+        return type(value)(map(self._input, value)) if type(value) in (list, tuple) else value
+
+    def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
+        self.running.pop()
+
+    def _number(self, names: Mapping[int, str]) -> object:
+        """Gives a stand-in for a whole number that a module keeps: the number of some channels, perhaps."""
+
+        def stand_in(module: nn.Module, key: str, value: int) -> object:
+            if value < 2 or key.startswith("_"):
+                return value
+            if (id(module), key) not in self._attributes:
+                attribute = Attribute(names.get(id(module), ""), key, [])
+                self._attributes[id(module), key] = attribute
+                self.channels.attributes.append(attribute)
+            amount = [(Fraction(1), self._attributes[id(module), key])]
+            return Number(value, amount, self.channels, self.where)
+
+        return stand_in
+
+    def _keep_plain(self, model: nn.Module) -> None:
+        """Weights that a module computes before it runs, as PyTorch's own pruning does, are kept in an attribute."""
+        for name, module in model.named_modules():
+            for key, value in vars(module).items():
+                computed = vars(self.modules[name]).get(key)
+                if isinstance(value, Tensor) and isinstance(computed, Tensor) and id(computed) in self.known:
+                    if computed.shape == value.shape and id(value) not in self.tensors:
+                        self.plain[name, key] = self.axes_of(computed)
+
+
+def _leaves(value: object) -> Iterator[Tensor]:
+    """The tensors in what a function gives or takes."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _leaves(tuple(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _leaves(part)
+
+
+def _arguments(model: nn.Module, example: Example) -> tuple[tuple, dict]:
+    """The arguments of the forward pass, positional and named."""
+    positional = (example,) if isinstance(example, Tensor) else example if isinstance(example, tuple) else ()
+    named = dict(example) if isinstance(example, Mapping) else {}
+    if not positional and not named:
+        kind = type(example).__name__
+        raise ValueError(f"example is a {kind}; expected a tensor, a tuple of arguments, or a dict of named ones")
+    try:
+        inspect.signature(model.forward).bind(*positional, **named)
+    except TypeError as error:
+        raise ValueError(f"the example does not fit {type(model).__name__}.forward: {error}") from error
+    return positional, named
