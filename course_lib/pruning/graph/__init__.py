@@ -8,9 +8,23 @@ Behind them: ``hollow`` (a copy without numbers), ``call`` and the rules of oper
 ``sizes`` (numbers that count channels), ``channels`` (the bookkeeping).
 """
 
-from course_lib.pruning.graph.cut import cut
+from course_lib.pruning.graph.cut import Cut, cut, smaller
 from course_lib.pruning.graph.follow import UNITS, Example, Network, follow
 from course_lib.pruning.graph.groups import Group, groups
-from course_lib.pruning.graph.reload import rebuild, shorten, structure_of
+from course_lib.pruning.graph.reload import first_numbers, rebuild, shorten, structure_of
 
-__all__ = ["UNITS", "Example", "Group", "Network", "cut", "follow", "groups", "rebuild", "shorten", "structure_of"]
+__all__ = [
+    "UNITS",
+    "Cut",
+    "Example",
+    "Group",
+    "Network",
+    "cut",
+    "first_numbers",
+    "follow",
+    "groups",
+    "rebuild",
+    "shorten",
+    "smaller",
+    "structure_of",
+]

@@ -74,14 +74,20 @@ def cut(model: nn.Module, example: Example, network: Network, removed: Tensor) -
     tensors = {}
     scaled = {key: (rows, int((~gone[numbers]).sum()) / len(numbers)) for key, rows, numbers in network.scaled}
     for tensor, axes in plans:
-        smaller = tensor.detach()
+        value = tensor.detach()
         if id(tensor) in scaled:
             rows, share = scaled[id(tensor)]
-            smaller = torch.cat([smaller[:rows] * math.sqrt(share), smaller[rows:]])
-        for axis, numbers in axes.items():
-            smaller = smaller.index_select(axis, numbers.to(tensor.device))
-        tensors[id(tensor)] = nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
+            value = torch.cat([value[:rows] * math.sqrt(share), value[rows:]])
+        tensors[id(tensor)] = smaller(tensor, axes, value)
     Cut(tensors, sizes).make(model)
+
+
+def smaller(tensor: Tensor, axes: Mapping[int, Tensor], value: Tensor | None = None) -> Tensor:
+    """Some places along some axes of ``tensor``, or of ``value`` in its stead; a parameter if it is one."""
+    value = tensor.detach() if value is None else value
+    for axis, places in axes.items():
+        value = value.index_select(axis, places.to(tensor.device))
+    return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
 
 
 def _kept(axes: Axes, gone: Tensor) -> dict[int, Tensor]:
