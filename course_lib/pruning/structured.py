@@ -166,12 +166,12 @@ def _count(share: float, units: int, name: str) -> int:
 
 def _decisions(model: nn.Module, name: str, numbers: Sequence[int], network: Network) -> Tensor:
     """The decisions that removing these units of a layer takes."""
-    layer = model if name == "" else find_layer(model, name)
-    if not any(hasattr(layer, key) for key in UNITS):
+    if name not in network.units:
+        layer = find_layer(model, name)
+        if any(hasattr(layer, key) for key in UNITS):
+            raise ValueError(f"layer {name!r} is not run by itself in the forward pass; expected one that is")
         kind = type(layer).__name__
         raise ValueError(f"layer {name!r} is a {kind}; expected a layer with units: linear, convolution, embedding")
-    if name not in network.units:
-        raise ValueError(f"layer {name!r} is not run by itself in the forward pass; expected one that is")
     units = network.units[name]
     return network.verdict.decision[units[check_numbers(numbers, len(units), f"units of layer {name!r}")]]
 

@@ -75,7 +75,7 @@ class Call:
         owners = self.run.owners.get(id(weight), [(self.run.running[-1], "weight")])
         found = False
         for name, key in owners:
-            if key == "weight" and _kept(self.run.modules[name], attribute, place) == len(numbers):
+            if key == "weight" and _kept(self.run.modules[name], attribute, place) == numbers.numel():
                 known = self.run.sizes.setdefault((name, attribute, place), numbers)
                 self.channels.tie(known, numbers)
                 found = True

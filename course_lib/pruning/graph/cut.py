@@ -32,7 +32,7 @@ class Cut:
         for module in model.modules():
             for kept in (module._parameters, module._buffers, vars(module)):
                 for key, tensor in kept.items():
-                    if isinstance(tensor, Tensor) and id(tensor) in self.tensors:
+                    if id(tensor) in self.tensors:
                         kept[key] = self.tensors[id(tensor)]
         self.resize(model)
 
@@ -58,19 +58,17 @@ def cut(model: nn.Module, example: Example, network: Network, removed: Tensor) -
         if bool(gone[units].all()):
             raise ValueError(f"every unit of layer {name!r} would be removed; expected at least one to be left")
     sizes, modules = {}, dict(model.named_modules())
-    for (name, attribute, place), numbers in network.sizes.items():
-        left = int((~gone[numbers]).sum())
-        if left < len(numbers):
-            before = getattr(modules[name], attribute)
-            before = before if place is None else before[place]
-            sizes[name, attribute, place] = before * left // len(numbers)
+    for place, kept in _kept({place: (numbers,) for place, numbers in network.sizes.items()}, gone).items():
+        before = getattr(modules[place[0]], place[1])
+        before = before if place[2] is None else before[place[2]]
+        sizes[place] = before * len(kept[0]) // len(network.sizes[place])
     found = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    kept = {key: part for key, axes in network.tensors.items() if (part := _kept(axes, gone))}
+    kept = _kept(network.tensors, gone)
     after = _output_without(model, example, kept, Cut({}, sizes), found)
     if after != network.output and not bool(network.verdict.output[removed].any()):
         raise ValueError(f"what would be left gives {after} and not {network.output}")
     plans = [(found[key], axes) for key, axes in kept.items()]
-    plans += [(vars(modules[n])[a], part) for (n, a), axes in network.plain.items() if (part := _kept(axes, gone))]
+    plans += [(vars(modules[n])[key], axes) for (n, key), axes in _kept(network.plain, gone).items()]
     tensors = {}
     scaled = {key: (rows, int((~gone[numbers]).sum()) / len(numbers)) for key, rows, numbers in network.scaled}
     for tensor, axes in plans:
@@ -90,12 +88,20 @@ def smaller(tensor: Tensor, axes: Mapping[int, Tensor], value: Tensor | None = N
     return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
 
 
-def _kept(axes: Axes, gone: Tensor) -> dict[int, Tensor]:
-    """For each axis that loses something the places that are left."""
-    found = {}
-    for axis, numbers in enumerate(axes):
-        if numbers is not None and bool((here := gone[numbers]).any()):
-            found[axis] = (~here).nonzero().squeeze(1)
+def _kept(tensors: Mapping[object, Axes], gone: Tensor) -> dict[object, dict[int, Tensor]]:
+    """For each tensor that loses something, and each axis of it that does, the places that are left."""
+    stretches = [(key, axis, n) for key, axes in tensors.items() for axis, n in enumerate(axes) if n is not None]
+    if not stretches:
+        return {}
+    lengths = [numbers.numel() for _, _, numbers in stretches]
+    here = gone[torch.cat([numbers for _, _, numbers in stretches])]  # all at once: there are hundreds
+    lost = torch.zeros(len(lengths)).index_add_(
+        0, torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)), here.float()
+    )
+    found: dict[object, dict[int, Tensor]] = {}
+    for (key, axis, _), count, part in zip(stretches, lost.tolist(), here.split(lengths), strict=True):
+        if count:
+            found.setdefault(key, {})[axis] = (~part).nonzero().squeeze(1)
     return found
 
 

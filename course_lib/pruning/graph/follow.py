@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
 from course_lib.device import check_model
@@ -85,10 +85,13 @@ def follow(model: nn.Module, example: Example) -> Network:
     """
     check_model(model)
     positional, named = _arguments(model, example)
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, UninitializedParameter):
-            raise ValueError(f"{name} has no shape yet; call the model once with an input first")
-    tensors = {id(tensor): hollow(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    tensors = {}
+    for name, module in model.named_modules():
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if isinstance(tensor, UninitializedTensorMixin):
+                raise ValueError(f"{name}.{key} has no shape yet; call the model once with an input first")
+            if tensor is not None and id(tensor) not in tensors:
+                tensors[id(tensor)] = hollow(tensor)
     try:
         run = Pass(tensors, own_numbers=True)
         run.forward(model, positional, named)
@@ -107,7 +110,7 @@ def follow(model: nn.Module, example: Example) -> Network:
 
 def output_shapes(model: nn.Module, example: Example, tensors: Mapping[int, Tensor], prepare: object) -> list[tuple]:
     """The shapes of what ``model`` would give with ``tensors`` for its own, changed by ``prepare(copy)`` before."""
-    run = Pass(tensors, own_numbers=False)
+    run = Pass(tensors, own_numbers=False, following=False)
     run.forward(model, *_arguments(model, example), prepare=prepare)
     return run.output
 
@@ -118,11 +121,12 @@ class Pass(TorchFunctionMode):
     Args:
         tensors: for the parameters and buffers of the model, by id, those that the copy is to have.
         own_numbers: whether whole numbers that modules keep in attributes may change with the channels that they count.
+        following: whether channels are followed; otherwise only shapes are worked out.
     """
 
-    def __init__(self, tensors: Mapping[int, Tensor], *, own_numbers: bool) -> None:
+    def __init__(self, tensors: Mapping[int, Tensor], *, own_numbers: bool, following: bool = True) -> None:
         super().__init__()
-        self.tensors, self.own_numbers = tensors, own_numbers
+        self.tensors, self.own_numbers, self.following = tensors, own_numbers, following
         self.channels = Channels()
         self.known: dict[int, tuple[Tensor, Axes]] = {}  # by id; the tensor is kept so that its id is
         self.originals = {id(copy): key for key, copy in tensors.items()}
@@ -158,8 +162,9 @@ class Pass(TorchFunctionMode):
             for key, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None:
                     self.owners.setdefault(id(tensor), []).append((name, key))
-            module.register_forward_pre_hook(lambda module, inputs, name=name: self.running.append(name))
-            module.register_forward_hook(self._leave)
+            if self.following:
+                module._forward_pre_hooks[self] = lambda module, inputs, name=name: self.running.append(name)
+                module._forward_hooks[self] = self._leave
         self.running, self.operation = [""], None
         try:
             with torch.no_grad(), self:
@@ -175,18 +180,19 @@ class Pass(TorchFunctionMode):
                 f"{self.where()} cannot be run on the shape of the example ({first_line(error)}); "
                 "expected an example that the model takes"
             ) from error
-        for tensor in _leaves(output):
-            for numbers in self.axes_of(tensor):
-                self.channels.fix_output(numbers)
         self.output = [tuple(tensor.shape) for tensor in _leaves(output)]
-        self._keep_plain(model)
+        if self.following:
+            for tensor in _leaves(output):
+                for numbers in self.axes_of(tensor):
+                    self.channels.fix_output(numbers)
+            self._keep_plain(model)
 
     def has_left_out(self, model: nn.Module) -> bool:
         """Whether the model has layers, with channels to lose, none of whose tensors has been used so far."""
         return any(
             isinstance(module, weights.KINDS) and own and not any(id(self.tensors[id(t)]) in self.known for t in own)
             for module in model.modules()
-            if (own := list(module.parameters(recurse=False))) is not None
+            if (own := [tensor for tensor in module._parameters.values() if tensor is not None])
         )
 
     def fix_used_elsewhere(self, model: nn.Module) -> None:
@@ -238,9 +244,10 @@ class Pass(TorchFunctionMode):
         if name in METADATA:
             return function(*args, **named)
         self.operation = name
-        tensors = [part for part in (*args, *named.values()) if isinstance(part, Tensor)]
-        if any(isinstance(part, (tuple, list)) for part in (*args, *named.values())):
-            tensors = list(_leaves((args, tuple(named.values()))))
+        tensors = list(_leaves((*args, *named.values())))
+        if not self.following:
+            hollow_ones = [tensor.is_meta for tensor in tensors]
+            return self._run(function, Call(self, name, args, named, tensors, []), _as_it_is, hollow_ones)
         rule = RULES.get(name)
         call = Call(self, name, args, named, tensors, [self.axes_of(tensor) for tensor in tensors])
         if name in ("shape", "size", "numel", "nelement", "__len__"):
@@ -325,8 +332,7 @@ class Pass(TorchFunctionMode):
         """Weights that a module computes before it runs, as PyTorch's own pruning does, are kept in an attribute."""
         for name, module in model.named_modules():
             for key, value in vars(module).items():
-                computed = vars(self.modules[name]).get(key)
-                if isinstance(value, Tensor) and isinstance(computed, Tensor) and id(computed) in self.known:
+                if value.__class__ is Tensor and id(computed := vars(self.modules[name]).get(key)) in self.known:
                     if computed.shape == value.shape and id(value) not in self.tensors:
                         self.plain[name, key] = self.axes_of(computed)
 
@@ -335,11 +341,16 @@ def _leaves(value: object) -> Iterator[Tensor]:
     """The tensors in what a function gives or takes."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        yield from _leaves(tuple(value.values()))
     elif isinstance(value, (tuple, list)):
         for part in value:
-            yield from _leaves(part)
+            if type(part) is not int:
+                yield from _leaves(part)
+    elif isinstance(value, Mapping):
+        yield from _leaves(tuple(value.values()))
+
+
+def _as_it_is(value: object) -> object:
+    return value
 
 
 def _arguments(model: nn.Module, example: Example) -> tuple[tuple, dict]:

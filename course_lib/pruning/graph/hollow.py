@@ -74,10 +74,10 @@ def hollow_copy(model: nn.Module, tensors: Mapping[int, Tensor], number: Callabl
                 state[key] = whole(module, key, value)
             elif type(value) in _SHARED:
                 state[key] = value
-            elif not isinstance(value, dict) or value:
-                state[key] = copied(value)
+            elif value.__class__ is OrderedDict and not value:  # most of a module's dictionaries are empty
+                state[key] = OrderedDict()
             else:
-                state[key] = value.copy()  # most of a module's dictionaries are empty
+                state[key] = copied(value)
         return result
 
     return copied(model)

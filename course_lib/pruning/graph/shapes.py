@@ -89,6 +89,63 @@ def _linear(call: object, args: tuple, named: dict) -> Tensor:
     return torch.empty((*value.shape[:-1], *weight.shape[:-1]), dtype=value.dtype, device="meta")
 
 
+def _convolution(call: object, args: tuple, named: dict) -> Tensor:
+    value, weight = call.arg(0, "input"), call.arg(1, "weight")
+    transposed, dims = "transpose" in call.name, weight.dim() - 2
+    names = ("stride", "padding", "output_padding", "groups", "dilation")
+    names = names if transposed else ("stride", "padding", "dilation", "groups")
+    given = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0, "groups": 1}
+    given |= dict(zip(names, args[3:], strict=False)) | {key: named[key] for key in names if key in named}
+    inputs = weight.shape[0] if transposed else weight.shape[1] * given["groups"]
+    if value.shape[-1 - dims] != inputs:
+        raise RuntimeError(f"it takes {inputs} channels and not {value.shape[-1 - dims]}")
+    stride, padding, dilation, more = (_each(given[key], dims) for key in (*names[:2], "dilation", "output_padding"))
+    places = []
+    for axis in range(dims):
+        size, reach = value.shape[axis - dims], dilation[axis] * (weight.shape[axis + 2] - 1)
+        if transposed:
+            size = (size - 1) * stride[axis] - 2 * padding[axis] + reach + more[axis] + 1
+        elif padding[axis] != "same":
+            size = (size + 2 * (0 if padding[axis] == "valid" else padding[axis]) - reach - 1) // stride[axis] + 1
+        places.append(size)
+    if min(places) < (not transposed):
+        raise RuntimeError(f"its kernel does not fit into {tuple(value.shape)}")
+    makes = weight.shape[1] * given["groups"] if transposed else weight.shape[0]
+    return value.new_empty((*value.shape[: -1 - dims], makes, *places), device="meta")
+
+
+def _adaptive(call: object, args: tuple, named: dict) -> Tensor:
+    value = args[0]
+    dims = int(call.name[-2])
+    sizes = _each(call.arg(1, "output_size"), dims)
+    sizes = [old if new is None else new for old, new in zip(value.shape[-dims:], sizes, strict=True)]
+    return value.new_empty((*value.shape[:-dims], *sizes), device="meta")
+
+
+def _pool(call: object, args: tuple, named: dict) -> Tensor:
+    value, dims, largest = args[0], int(call.name[-2]), call.name.startswith("max")
+    kernel = _each(call.arg(1, "kernel_size"), dims)
+    stride = _each(call.arg(2, "stride") or kernel, dims)
+    padding = _each(call.arg(3, "padding", 0), dims)
+    dilation = _each(call.arg(4, "dilation", 1) if largest else 1, dims)
+    above = call.arg(5 if largest else 4, "ceil_mode", False)
+    places = []
+    for axis, size in enumerate(value.shape[-dims:]):
+        room = size + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1
+        count = room // stride[axis] + 1
+        if above and room % stride[axis] and count * stride[axis] < size + padding[axis]:  # the last one starts inside
+            count += 1
+        places.append(count)
+    if min(places) < 1:
+        raise RuntimeError(f"its kernel does not fit into {tuple(value.shape)}")
+    return value.new_empty((*value.shape[:-dims], *places), device="meta")
+
+
+def _each(value: object, dims: int) -> tuple:
+    value = value if isinstance(value, (tuple, list)) else (value,)
+    return tuple(value) * dims if len(value) == 1 else tuple(value)
+
+
 def _attention(call: object, args: tuple, named: dict) -> Tensor:
     query, value = call.arg(0, "query"), call.arg(2, "value")
     return torch.empty((*query.shape[:-1], value.shape[-1]), dtype=query.dtype, device="meta")
@@ -108,4 +165,7 @@ def _whole_attention(call: object, args: tuple, named: dict) -> tuple[Tensor, Te
 BY_HAND: dict[str, Callable] = dict.fromkeys(ELEMENTWISE, _elementwise) | dict.fromkeys(SAME, _same)
 BY_HAND |= dict.fromkeys(NORMS, _normalised) | dict.fromkeys(SOFTMAX, _same)
 BY_HAND |= {"linear": _linear, "embedding": _embedding, "scaled_dot_product_attention": _attention}
+BY_HAND |= dict.fromkeys((f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)), _convolution)
+BY_HAND |= dict.fromkeys((f"adaptive_{kind}_pool{dims}d" for kind in ("avg", "max") for dims in (1, 2, 3)), _adaptive)
+BY_HAND |= dict.fromkeys((f"{kind}_pool{dims}d" for kind in ("avg", "max") for dims in (1, 2, 3)), _pool)
 BY_HAND |= {"multi_head_attention_forward": _whole_attention}

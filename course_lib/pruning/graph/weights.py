@@ -71,7 +71,8 @@ def convolution(call: Call) -> Axes | None:
 
 def _grouped(call: Call, reads: Tensor | None, first: Tensor, second: Tensor, groups: int, transposed: bool) -> Tensor:
     """The channels that a convolution makes."""
-    inputs, makes = (first, second.repeat(groups)) if transposed else (second.repeat(groups), first)
+    second = second.repeat(groups) if groups > 1 else second
+    inputs, makes = (first, second) if transposed else (second, first)
     if reads is not None:
         call.tie(reads, inputs)
     else:
