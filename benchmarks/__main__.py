@@ -14,7 +14,7 @@ import importlib
 from benchmarks.page import PAGE, machine, table, write_page, write_result
 
 NAMES = ["kd_step", "fit_loop", "global_mask", "sparse_crossover", "structured_resnet", "width_speedup"]
-NAMES += ["lessons", "widget", "import_time"]
+NAMES += ["zoo", "lessons", "widget", "import_time"]
 
 
 def main() -> int:

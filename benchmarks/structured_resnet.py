@@ -117,7 +117,7 @@ def run(*, quick: bool = False) -> list[Row]:
     model, example = network(), torch.randn(1, 3, 224, 224)
     units = lowest_units(unit_norm(model), 0.5, tied=groups(model, example))
     pruned = check_same(model, units, example)
-    rows = [row for size in (224, 32) for row in removing(model, units, size, 3 if quick else 15)]
+    rows = [row for size in (224, 64, 32) for row in removing(model, units, size, 3 if quick else 15)]
     for batch in (1,) if quick else (1, 32):
         rows += forward(pruned, batch, 3 if quick else 15)
     return rows

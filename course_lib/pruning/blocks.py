@@ -1,8 +1,8 @@
 """Who makes and who reads what in a transformer, said outright: nothing has to be followed.
 
 Forward passes of ``transformers`` are too free to be followed as a whole, but their blocks are of few kinds, and each
-keeps its layers under names of its own. Known are BERT, GPT-2, the Llama type (Llama, Mistral, Qwen2), ViT, T5, and this
-course's encoder. In each of them
+keeps its layers under names of its own. Known are BERT, GPT-2, the Llama type (Llama, Mistral, Qwen2), ViT, T5, and
+this course's encoder. In each of them
 
 - the *width* is the number of channels of the stream that all blocks read and write;
 - an *attention* has projections whose rows are its heads, one after the other, and an output whose columns are;
@@ -176,7 +176,9 @@ def stream(model: nn.Module) -> tuple[int, dict[int, tuple[int, ...]]]:
     """
     attentions, parts = find_attentions(model), find_feed_forwards(model)
     if not attentions or not parts:
-        raise ValueError(f"{type(model).__name__} has no blocks of a known kind; expected a transformer as in blocks.py")
+        raise ValueError(
+            f"{type(model).__name__} has no blocks of a known kind; expected a transformer as in blocks.py"
+        )
     layers = dict(model.named_modules())
     made = {name for each in attentions.values() for name in each.projections}
     made |= {name for part in parts.values() for name in part.makers}
@@ -250,7 +252,9 @@ def _numbers(module: nn.Module, names: Sequence[str]) -> dict[str, int]:
 
 def configs(model: nn.Module) -> list[object]:
     """The settings that the model and its parts keep, each once; a model of this course has none."""
-    found = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
+    found = {
+        id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None
+    }
     return list(found.values())
 
 

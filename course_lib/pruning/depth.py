@@ -74,7 +74,9 @@ def _tell(model: nn.Module, name: str, before: Sequence[nn.Module], gone: Sequen
         for module in layer.modules():
             if type(getattr(module, "layer_idx", None)) is int:
                 module.layer_idx = index
-    shared = [module for layer in before for module in layer.modules() if hasattr(module, "has_relative_attention_bias")]
+    shared = [
+        module for layer in before for module in layer.modules() if hasattr(module, "has_relative_attention_bias")
+    ]
     first = next((module for module in shared if module in left[0].modules()), None)
     if first is not None and not first.has_relative_attention_bias:  # T5: the first layer looks up positions for all
         first.relative_attention_bias, first.has_relative_attention_bias = shared[0].relative_attention_bias, True

@@ -4,9 +4,9 @@ Michel, Levy, Neubig 2019, "Are Sixteen Heads Really Better than One?" (arXiv 19
 cost. A head is a block of ``head_dim`` rows in the query, key and value projections, and the same block of columns in
 the projection behind them. Without them the attention computes exactly what it computes when the columns are zero.
 
-Where several queries share a key and a value (Llama 3, Mistral, Qwen2), a head is a key, its value, and all queries that
-read them. Which attentions are known is said in ``blocks.py``. ``nn.MultiheadAttention`` cannot lose a head: it takes
-the size of a head to be its width divided by the number of heads. Build the model with one of the known ones instead.
+Where several queries share a key and a value (Llama 3, Mistral, Qwen2), a head is a key, its value, and all queries
+that read them. Which attentions are known is said in ``blocks.py``. ``nn.MultiheadAttention`` cannot lose a head: it
+takes the size of a head to be its width divided by the number of heads. Build the model with a known one instead.
 """
 
 from collections import Counter
@@ -16,8 +16,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from course_lib.pruning.blocks import COLUMNS, COUNTS, Attention, apply, find_attention, find_attentions
-from course_lib.pruning.blocks import indices_left, name_of, settle_configs, sides, tell_configs
+from course_lib.pruning.blocks import (
+    COLUMNS,
+    COUNTS,
+    Attention,
+    apply,
+    find_attention,
+    find_attentions,
+    indices_left,
+    name_of,
+    settle_configs,
+    sides,
+    tell_configs,
+)
 from course_lib.pruning.checks import check_no_masks, check_numbers
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -55,7 +66,9 @@ def remove_heads(model: Model, heads: Mapping[str, Sequence[int]]) -> Model:
                 if key == "weight" or axis == sides(layers[layer])[0]:
                     at = axis if key == "weight" else 0
                     if users[id(tensor)] > 1:
-                        raise ValueError(f"the {key} of layer {layer!r} is also that of another; expected one of its own")
+                        raise ValueError(
+                            f"the {key} of layer {layer!r} is also that of another; expected one of its own"
+                        )
                     places[id(tensor)] = {at: columns}
         keeper = name_of(model, attention.keeper)
         bias = layers.get(f"{name}.relative_attention_bias")  # T5: a number for each head

@@ -85,7 +85,7 @@ def lowest_units(
     Raises:
         ValueError: no scores, scores that are not one finite row a layer, a share outside [0, 1), a pattern that
             matches nothing, a share that would remove every unit of a layer, a share for the very name of a layer that
-            is fixed, layers of one group with different shares, scores that do not fit the groups, or none of the layers
+            is fixed, layers of one group with different shares, scores that do not fit the groups, or no layer that
             can lose units: the reasons are listed.
     """
     _check_scores(scores)
@@ -131,7 +131,9 @@ def _tell_what_stays(asked: Mapping[str, int], tied: Sequence[Group]) -> None:
     staying = {name for names in reasons.values() for name in names}
     outputs = {name for group in tied if group.output for name in group.layers}
     free = sum(units for name, units in asked.items() if name not in staying | outputs)
-    text = "; ".join(f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {why}" for why, names in [*reasons.items()][:5])
+    text = "; ".join(
+        f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {why}" for why, names in [*reasons.items()][:5]
+    )
     if asked and not free:
         raise ValueError(f"no layer with scores can lose units: {text or 'they are the output of the network'}")
     if outside or free < sum(asked[name] for name in staying):

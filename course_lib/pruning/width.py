@@ -1,8 +1,8 @@
 """Transformers made narrower for real: neurons of the feed-forward parts, channels of the stream that all blocks share.
 
 A neuron is a row of the layers that make it and a column of the one that reads it; without it the feed-forward part
-computes exactly what it computes when the column is zero. A channel of the stream is in everything that reads or writes
-it: embeddings, norms, projections, the head. Norms then take their mean over the channels that are left, so what is left
+computes exactly what it computes when the column is zero. A channel of the stream is in everything that reads or
+writes it: embeddings, norms, projections, the head. Norms then take their mean over the channels that are left, so that
 is not what the large network computes with zeros: it has to be trained, as Minitron does (Muralidharan et al. 2024,
 "Compact Language Models via Pruning and Knowledge Distillation", arXiv 2407.14679).
 
@@ -15,8 +15,17 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from course_lib.pruning.blocks import WIDTHS, apply, find_feed_forward, find_feed_forwards
-from course_lib.pruning.blocks import indices_left, settle_configs, sides, stream, tell_configs
+from course_lib.pruning.blocks import (
+    WIDTHS,
+    apply,
+    find_feed_forward,
+    find_feed_forwards,
+    indices_left,
+    settle_configs,
+    sides,
+    stream,
+    tell_configs,
+)
 from course_lib.pruning.checks import check_no_masks, check_numbers
 
 Model = TypeVar("Model", bound=nn.Module)

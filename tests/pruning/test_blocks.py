@@ -27,7 +27,12 @@ MODELS = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, **WORDS, "num_key_value_heads": 2}, True),
     "mistral": ("MistralForCausalLM", "MistralConfig", {**SIZES, **WORDS, "num_key_value_heads": 2}, True),
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {**SIZES, **WORDS, "num_key_value_heads": 4}, True),
-    "vit": ("ViTForImageClassification", "ViTConfig", {**SIZES, "image_size": 8, "patch_size": 4, "num_labels": 3}, True),
+    "vit": (
+        "ViTForImageClassification",
+        "ViTConfig",
+        {**SIZES, "image_size": 8, "patch_size": 4, "num_labels": 3},
+        True,
+    ),
     "t5": (
         "T5ForConditionalGeneration",
         "T5Config",
@@ -44,7 +49,9 @@ WRITE = [name for name in MODELS if name not in ("bert", "vit")]
 def build(name):
     """A small random model, with weights large enough that every part has something to say."""
     kind, settings, sizes, _ = MODELS[name]
-    config = getattr(transformers, settings)(**{key: value for key, value in sizes.items() if key != "vocab_size" or name != "vit"})
+    config = getattr(transformers, settings)(
+        **{key: value for key, value in sizes.items() if key != "vocab_size" or name != "vit"}
+    )
     torch.manual_seed(0)
     model = getattr(transformers, kind)(config).eval()
     for key, parameter in model.named_parameters():
@@ -203,7 +210,10 @@ def test_the_courses_encoder():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: remove_neurons(m, {"model.layers.0": [0]}), "expected a feed-forward part with layers named gate_proj"),
+        (
+            lambda m: remove_neurons(m, {"model.layers.0": [0]}),
+            "expected a feed-forward part with layers named gate_proj",
+        ),
         (lambda m: remove_neurons(m, {"model.layers.0.mlp": [32]}), "hold 32; expected numbers from 0 to 31"),
         (lambda m: remove_neurons(m, {"model.layers.0.mlp": range(32)}), "all 32 neurons"),
         (lambda m: remove_width(m, [24]), "channels hold 24"),

@@ -4,13 +4,13 @@
   takes channels out.
 - ``structure_of`` and ``rebuild`` reload what is left.
 
-Behind them: ``hollow`` (a copy without numbers), ``call`` and the rules of operations in ``moves`` and ``weights``,
-``sizes`` (numbers that count channels), ``channels`` (the bookkeeping).
+Behind them: ``hollow`` (a copy without numbers), the rules of operations in ``arithmetic``, ``moves`` and
+``weights``, ``shapes`` (what they give), ``sizes`` (numbers that count channels), ``channels`` (the bookkeeping).
 """
 
 from course_lib.pruning.graph.cut import Cut, cut, smaller
-from course_lib.pruning.graph.follow import UNITS, Example, Network, follow
 from course_lib.pruning.graph.groups import Group, groups
+from course_lib.pruning.graph.network import UNITS, Example, Network, follow
 from course_lib.pruning.graph.reload import first_numbers, rebuild, shorten, structure_of
 
 __all__ = [

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.pruning.graph.channels import Axes
-from course_lib.pruning.graph.follow import Example, Network, output_shapes
 from course_lib.pruning.graph.hollow import hollow
+from course_lib.pruning.graph.network import Example, Network, output_shapes
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,28 @@
 """One pass through a network, which finds for every axis of every tensor in it which channels lie along it.
 
-The forward pass is run on a copy whose tensors have shapes and no numbers (``hollow.py``). PyTorch hands every operation
-to ``Pass`` first, which works out the shapes, asks the rule of the operation (``moves.py``, ``weights.py``) which
-channels the result has, and which have to be tied for it, and remembers the answer for each tensor. The rules know the
-parameters only as tensors that have channels like others, so a bias, a class token, the scale beside a layer or a mask
-as large as a weight is followed without being known. An operation without a rule needs all channels that come into it.
+The forward pass is run on a copy whose tensors have shapes and no numbers (``hollow.py``). PyTorch hands every
+operation to ``Pass`` first, which works out the shapes, asks the rule of the operation which channels the result has
+and which have to be tied for it, and remembers the answer for each tensor. The rules know the parameters only as tensors
+that have channels like others, so a bias, a class token, the scale beside a layer or a mask as large as a weight is
+followed without being known. An operation without a rule needs all channels that come into it.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
-from course_lib.device import check_model
 from course_lib.pruning.checks import first_line
-from course_lib.pruning.graph import moves, shapes, weights
+from course_lib.pruning.graph import arithmetic, moves, shapes, weights
 from course_lib.pruning.graph.call import Call
-from course_lib.pruning.graph.channels import Attribute, Axes, Channels, Verdict
+from course_lib.pruning.graph.channels import Attribute, Axes, Channels
 from course_lib.pruning.graph.hollow import hollow, hollow_copy
 from course_lib.pruning.graph.sizes import Number, Sizes, plain, value_of
 
-Example = Tensor | tuple | Mapping[str, object]
-RULES = moves.RULES | weights.RULES
+RULES = arithmetic.RULES | moves.RULES | weights.RULES
 SIZED = moves.SIZED | weights.SIZED
-UNITS = ("out_features", "out_channels", "embedding_dim")  # where a layer keeps the number of its units
 # What the code may look at without a consequence for channels, and what it may not look at: numbers that are not there.
 METADATA = frozenset(
     "dim ndim dtype device layout is_cuda is_cpu is_meta is_mps is_sparse is_quantized is_nested is_leaf requires_grad "
@@ -43,76 +37,6 @@ NUMBERS = frozenset(
 
 class NeedsNumbers(Exception):
     """The forward pass looks at numbers, which are not there."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """What a network leaves open: which channels go together, and what has to be cut with them.
-
-    Attributes:
-        tensors: id of a parameter or buffer -> the channels along each of its axes.
-        plain: (module, attribute) -> the same for tensors that a module computes before it runs, and keeps.
-        sizes: (module, attribute, place) -> the channels whose number stands there; the place in a tuple, or None.
-        units: layer -> the channel that each of its units makes (units,).
-        scaled: (id of a parameter, rows, channels): rows to be multiplied so that the square root of the number of
-            these channels, by which they are divided in the end, does not matter.
-        verdict: what is tied and fixed.
-        output: the shapes of what the network gives.
-    """
-
-    tensors: dict[int, Axes]
-    plain: dict[tuple[str, str], Axes]
-    sizes: dict[tuple[str, str, int | None], Tensor]
-    units: dict[str, Tensor]
-    scaled: list[tuple[int, int, Tensor]]
-    verdict: Verdict
-    output: list[tuple[int, ...]]
-
-
-def follow(model: nn.Module, example: Example) -> Network:
-    """Follow ``model`` on the shape of ``example``; no weight is read, and the model is left as it was.
-
-    The forward pass is followed in the present mode, and in the other one (training or eval) too if there are layers
-    that this one does not run.
-
-    Args:
-        example: what the model takes: a tensor, a tuple of arguments, or a dict of named ones. Small is fine if it has
-            the shape that the model is used with; only its shape counts, and whole numbers in it.
-
-    Raises:
-        TypeError: ``model`` is not a module.
-        ValueError: the path of the forward pass depends on numbers, or the example does not fit.
-    """
-    check_model(model)
-    positional, named = _arguments(model, example)
-    tensors = {}
-    for name, module in model.named_modules():
-        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if isinstance(tensor, UninitializedTensorMixin):
-                raise ValueError(f"{name}.{key} has no shape yet; call the model once with an input first")
-            if tensor is not None and id(tensor) not in tensors:
-                tensors[id(tensor)] = hollow(tensor)
-    try:
-        run = Pass(tensors, own_numbers=True)
-        run.forward(model, positional, named)
-    except Exception:  # perhaps because of a stand-in for a number
-        run = Pass(tensors, own_numbers=False)
-        run.forward(model, positional, named)
-    shapes_given = run.output
-    if run.has_left_out(model):
-        run.forward(model, positional, named, other_mode=True)  # a head that only training has: the same units again
-    run.fix_used_elsewhere(model)
-    verdict = run.channels.verdict(run.sizes)
-    known = {key: run.known[id(t)][1] for key, t in tensors.items() if id(t) in run.known}
-    units = {name: numbers for (name, key, _), numbers in run.sizes.items() if key in UNITS}
-    return Network(known, run.plain, run.sizes, units, run.scaled, verdict, shapes_given)
-
-
-def output_shapes(model: nn.Module, example: Example, tensors: Mapping[int, Tensor], prepare: object) -> list[tuple]:
-    """The shapes of what ``model`` would give with ``tensors`` for its own, changed by ``prepare(copy)`` before."""
-    run = Pass(tensors, own_numbers=False, following=False)
-    run.forward(model, *_arguments(model, example), prepare=prepare)
-    return run.output
 
 
 class Pass(TorchFunctionMode):
@@ -180,9 +104,9 @@ class Pass(TorchFunctionMode):
                 f"{self.where()} cannot be run on the shape of the example ({first_line(error)}); "
                 "expected an example that the model takes"
             ) from error
-        self.output = [tuple(tensor.shape) for tensor in _leaves(output)]
+        self.output = [tuple(tensor.shape) for tensor in leaves(output)]
         if self.following:
-            for tensor in _leaves(output):
+            for tensor in leaves(output):
                 for numbers in self.axes_of(tensor):
                     self.channels.fix_output(numbers)
             self._keep_plain(model)
@@ -196,7 +120,7 @@ class Pass(TorchFunctionMode):
         )
 
     def fix_used_elsewhere(self, model: nn.Module) -> None:
-        """A layer whose weight was read without the layer being run keeps its size: nothing would change the layer's."""
+        """A layer whose weight was read without the layer being run keeps its size: the layer would not know."""
         noted = {name for name, _, _ in self.sizes}
         for name, module in model.named_modules():
             weight = module._parameters.get("weight")
@@ -237,14 +161,16 @@ class Pass(TorchFunctionMode):
         size = tensor.shape[axis]
         return size if numbers is None else Number(size, [(Fraction(1), numbers)], self.channels, self.where)
 
-    def __torch_function__(self, function: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_function__(
+        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         """Any operation of PyTorch comes here."""
         named = kwargs or {}
         name = shapes.plain_name(function)
         if name in METADATA:
             return function(*args, **named)
         self.operation = name
-        tensors = list(_leaves((*args, *named.values())))
+        tensors = list(leaves((*args, *named.values())))
         if not self.following:
             hollow_ones = [tensor.is_meta for tensor in tensors]
             return self._run(function, Call(self, name, args, named, tensors, []), _as_it_is, hollow_ones)
@@ -291,7 +217,9 @@ class Pass(TorchFunctionMode):
         """The sizes of a tensor."""
         tensor, dim = call.args[0], plain(call.arg(1, "dim"))
         if isinstance(self.modules.get(self.running[-1]), weights.KINDS) and self.where().startswith("layer"):
-            return tensor.size(dim) if call.name == "size" and dim is not None else tensor.shape  # it knows its own sizes
+            return (
+                tensor.size(dim) if call.name == "size" and dim is not None else tensor.shape
+            )  # it knows its own sizes
         if call.name == "__len__":
             return plain(self.size(tensor, 0))
         if call.name == "size" and dim is not None:
@@ -337,31 +265,17 @@ class Pass(TorchFunctionMode):
                         self.plain[name, key] = self.axes_of(computed)
 
 
-def _leaves(value: object) -> Iterator[Tensor]:
+def leaves(value: object) -> Iterator[Tensor]:
     """The tensors in what a function gives or takes."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for part in value:
             if type(part) is not int:
-                yield from _leaves(part)
+                yield from leaves(part)
     elif isinstance(value, Mapping):
-        yield from _leaves(tuple(value.values()))
+        yield from leaves(tuple(value.values()))
 
 
 def _as_it_is(value: object) -> object:
     return value
-
-
-def _arguments(model: nn.Module, example: Example) -> tuple[tuple, dict]:
-    """The arguments of the forward pass, positional and named."""
-    positional = (example,) if isinstance(example, Tensor) else example if isinstance(example, tuple) else ()
-    named = dict(example) if isinstance(example, Mapping) else {}
-    if not positional and not named:
-        kind = type(example).__name__
-        raise ValueError(f"example is a {kind}; expected a tensor, a tuple of arguments, or a dict of named ones")
-    try:
-        inspect.signature(model.forward).bind(*positional, **named)
-    except TypeError as error:
-        raise ValueError(f"the example does not fit {type(model).__name__}.forward: {error}") from error
-    return positional, named

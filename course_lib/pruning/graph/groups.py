@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.pruning.graph.channels import Verdict
-from course_lib.pruning.graph.follow import Example, follow
+from course_lib.pruning.graph.network import Example, follow
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def groups(model: nn.Module, example: Example) -> list[Group]:
     output layer is a group that is fixed. The model is left as it was.
 
     Raises:
-        TypeError, ValueError: as ``follow.follow``; ValueError for a model without a layer that has units.
+        TypeError, ValueError: as ``network.follow``; ValueError for a model without a layer that has units.
     """
     network = follow(model, example)
     if not network.units:

@@ -1,101 +1,22 @@
-"""The rules of operations without weights: which channels their results have. ``follow.py`` asks them.
+"""The rules of operations that move numbers and leave them as they are: view, permute, cat, indices.
 
-A rule gives the channels along each axis of the result, a list of such for a list of tensors, or None if the operation
-needs all channels.
-
-- Element by element (ReLU, the sum of two branches): tensors that are added must lose the same channels; if one is
-  broadcast along them, none may go. This ties all layers that write into one residual stream.
-- Over places (pooling, padding) and over some axes (mean, softmax): the channels of the other axes stay as they are.
-- Changes of shape (view, permute, cat, split): channels are moved as the tensor is. Where channels are laid out on two
-  axes, as by ``x.view(n, 2, channels // 2, h, w)``, each part has to lose the same ones: they are tied. A size that the
-  code writes as a number does not change: those channels are fixed.
-- Products (matmul, einsum): the channels over which the sum runs are tied.
+Channels are moved as the tensor is. Where they are laid out on two axes, as by ``x.view(n, 2, channels // 2, h, w)``,
+each part has to lose the same ones: they are tied. A size that the code writes as a number does not change: those
+channels are fixed. What a rule gives is said in ``arithmetic.py``.
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from course_lib.pruning.graph.arithmetic import meet
 from course_lib.pruning.graph.call import Call
 from course_lib.pruning.graph.channels import Attribute, Axes
-from course_lib.pruning.graph.shapes import ELEMENTWISE, SAME
 from course_lib.pruning.graph.sizes import Number, value_of
 
-SPATIAL = re.compile(r"((adaptive_)?(max|avg)|lp)_pool[123]d|pad|interpolate|upsample")
 MAKERS = frozenset("zeros ones empty full rand randn new_zeros new_ones new_empty new_full".split())
-OVER_AXES = frozenset(
-    "softmax log_softmax softmin cumsum cumprod flip roll sort argsort mean sum amax amin prod std var logsumexp argmax "
-    "argmin any all max min median norm".split()
-)
 PLACES = (2, 3, 5, 7, 11, 13, 17, 19)  # sizes that tell axes apart
-
-
-def meet(call: Call, parts: Sequence[Axes], shapes: Sequence[torch.Size]) -> Axes:
-    """Tensors element by element, broadcast: the channels that go on, after tying."""
-    dims = max(map(len, shapes), default=0)
-    result: list[Tensor | None] = [None] * dims
-    for axis in range(-dims, 0):
-        here = [(axes[axis], shape[axis]) for axes, shape in zip(parts, shapes, strict=True) if len(shape) >= -axis]
-        size = max(size for _, size in here)
-        full = [numbers for numbers, own in here if own == size and (size > 1 or numbers is not None)]
-        numbers = full[0] if full else None
-        for other in full[1:]:
-            if other is not numbers:
-                numbers = call.tie(numbers, other)
-        for other, own in here:
-            if own != size:
-                call.fix(other, ": it spreads one over many")
-        result[axis] = numbers
-    return tuple(result)
-
-
-def elementwise(call: Call) -> Axes:
-    """The sum of two branches, an activation."""
-    return meet(call, call.axes, [tensor.shape for tensor in call.tensors])
-
-
-def same(call: Call) -> Axes:
-    """Another form of the same tensor."""
-    return call.axes[0]
-
-
-def spatial(call: Call) -> Axes | None:
-    """Over places: the last axes, as many as the name says."""
-    if not isinstance(call.output, Tensor):
-        return None
-    digit = re.search(r"([123])d$", call.name)
-    dims = call.output.dim()
-    worked_on = int(digit.group(1)) if digit else dims - 2
-    if call.name == "pad":
-        worked_on = len(call.arg(1, "pad")) // 2
-    for numbers in call.axes[0][dims - worked_on :]:
-        call.fix(numbers)
-    return (*call.axes[0][: dims - worked_on], *[None] * worked_on)
-
-
-def over_axes(call: Call) -> Axes | list[Axes] | None:
-    """Over the axes that ``dim`` says, which then may lose nothing."""
-    source, axes = call.tensors[0], call.axes[0]
-    dims = call.arg(2 if call.name == "norm" else 1, "dims" if call.name in ("flip", "roll") else "dim")
-    dims = value_of(dims)
-    dims = call.named.get("axis", dims)
-    if call.name == "roll":
-        dims = call.arg(2, "dims")
-    output = call.output if isinstance(call.output, Tensor) else call.output[0]
-    if dims is None or isinstance(dims, Tensor) or isinstance(dims, bool):
-        return None
-    dims = [dim % source.dim() for dim in (dims if isinstance(dims, (tuple, list)) else (dims,))]
-    for dim in dims:
-        call.fix(axes[dim])
-    left = [None if axis in dims else numbers for axis, numbers in enumerate(axes)]
-    if output.dim() < source.dim():
-        left = [numbers for axis, numbers in enumerate(left) if axis not in dims]
-    return tuple(left)
-
-
-# --- shapes ---------------------------------------------------------------------------------------------------------
 
 
 def reshape(call: Call) -> Axes | None:
@@ -165,7 +86,10 @@ def _written(call: Call, dims: int) -> list[object] | None:
     if call.name in ("view_as", "reshape_as"):
         return [call.run.size(call.tensors[1], axis) for axis in range(dims)]
     if call.name == "unflatten":
-        dim, sizes = value_of(call.arg(1, "dim")) % source.dim(), call.arg(2, "sizes", call.named.get("unflattened_size"))
+        dim, sizes = (
+            value_of(call.arg(1, "dim")) % source.dim(),
+            call.arg(2, "sizes", call.named.get("unflattened_size")),
+        )
         return [*[None] * dim, *sizes, *[None] * (dims - dim - len(sizes))]
     sizes = call.args[1:] or (call.named.get("shape", call.named.get("size")),)
     sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
@@ -322,7 +246,10 @@ def cut_up(call: Call) -> list[Axes] | None:
     """Into parts along an axis. If these are equal, each has to lose the same, or the cuts would be elsewhere."""
     parts, axes = call.output, call.axes[0]
     dim = value_of(call.arg(2, "dim", 0)) % call.tensors[0].dim()
-    numbers, asked = axes[dim], call.arg(1, "chunks" if call.name == "chunk" else "split_size", call.named.get("sections"))
+    numbers, asked = (
+        axes[dim],
+        call.arg(1, "chunks" if call.name == "chunk" else "split_size", call.named.get("sections")),
+    )
     pieces: Sequence[Tensor | None] = [None] * len(parts)
     if numbers is not None:
         pieces = numbers.split([part.shape[dim] for part in parts])
@@ -392,75 +319,12 @@ def taken(call: Call) -> Axes | None:
     return tuple(result)
 
 
-def weight_norm(call: Call) -> Axes | None:
-    """``torch._weight_norm``: g · v / |v|, with the norm over all axes but ``dim``."""
-    dim = call.arg(2, "dim", 0)
-    value, gain = call.axes[:2]
-    if dim == -1:
-        return None
-    for axis, numbers in enumerate(value):
-        if axis != dim:
-            call.fix(numbers, ": it takes the norm of the weights over them")
-    return tuple(call.tie(numbers, gain[dim]) if axis == dim else numbers for axis, numbers in enumerate(value))
-
-
-# --- products -------------------------------------------------------------------------------------------------------
-
-
-def contract(call: Call, terms: Sequence[tuple[str, Axes]], output: str) -> Axes:
-    """A sum of products, as ``einsum`` writes it: a letter for each axis. The same letter means the same channels."""
-    met: dict[str, Tensor | None] = {}
-    seen: dict[str, int] = {}
-    for letters, axes in terms:
-        for letter, numbers in zip(letters, axes, strict=True):
-            met[letter] = call.tie(met[letter], numbers) if letter in met else numbers
-            seen[letter] = seen.get(letter, 0) + 1
-    for letter, count in seen.items():
-        if letter not in output and count == 1:
-            call.fix(met[letter])  # a sum over one tensor's channels
-    return tuple(met[letter] for letter in output)
-
-
-def matmul(call: Call) -> Axes | None:
-    """(..., i, j) @ (..., j, k)."""
-    one, other = call.tensors[:2]
-    if one.dim() < 2 or other.dim() < 2:
-        return None
-    product = contract(call, [("ij", call.axes[0][-2:]), ("jk", call.axes[1][-2:])], "ik")
-    batch = meet(call, [axes[:-2] for axes in call.axes[:2]], [tensor.shape[:-2] for tensor in (one, other)])
-    return (*batch, *product)
-
-
-def addmm(call: Call) -> Axes:
-    """bias + (i, j) @ (j, k)."""
-    product = contract(call, [("ij", call.axes[1]), ("jk", call.axes[2])], "ik")
-    return meet(call, [call.axes[0], product], [call.tensors[0].shape, call.output.shape])
-
-
-def einsum(call: Call) -> Axes | None:
-    """As the equation says."""
-    equation = call.args[0].replace(" ", "")
-    if "..." in equation or "->" not in equation:
-        return None
-    inputs, output = equation.split("->")
-    return contract(call, list(zip(inputs.split(","), call.axes, strict=True)), output)
-
-
-RULES = dict.fromkeys(ELEMENTWISE, elementwise) | dict.fromkeys(SAME, same) | dict.fromkeys(OVER_AXES, over_axes)
-RULES |= dict.fromkeys("flatten squeeze unsqueeze ravel view reshape view_as reshape_as unflatten".split(), reshape)
+RULES = dict.fromkeys("flatten squeeze unsqueeze ravel view reshape view_as reshape_as unflatten".split(), reshape)
 RULES |= dict.fromkeys("permute transpose swapaxes swapdims movedim moveaxis t T mT H mH".split(), moved)
 RULES |= dict.fromkeys(("expand", "expand_as", "broadcast_to"), expanded) | dict.fromkeys(MAKERS, maker)
 RULES |= dict.fromkeys(("chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split"), cut_up)
 RULES |= dict.fromkeys(("cat", "concat", "concatenate", "stack"), joined)
 RULES |= dict.fromkeys(("select", "unbind"), selected)
 RULES |= {"__getitem__": indexed, "take_along_dim": taken, "glu": glu, "repeat": repeated, "tile": repeated}
-RULES |= {"matmul": matmul, "addmm": addmm, "einsum": einsum, "_weight_norm": weight_norm}
-RULES |= {
-    f"{prefix}{kind}_pool{dims}d": spatial
-    for prefix in ("", "adaptive_")
-    for kind in ("max", "avg", "lp")
-    for dims in (1, 2, 3)
-}
-RULES |= dict.fromkeys(("pad", "interpolate", "upsample"), spatial)
 # Those that look at the sizes in the code themselves; for the others a ``Number`` in the arguments needs all channels.
 SIZED = MAKERS | {name for name, rule in RULES.items() if rule in (reshape, expanded, cut_up)}

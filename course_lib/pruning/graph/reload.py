@@ -1,8 +1,8 @@
 """A pruned model comes back: its sizes, to be saved beside its weights.
 
 A state dict holds tensors, and no sizes of layers: it does not load into a model that still has its full size. The
-structure says how large each tensor is, what whole numbers each module keeps (``in_features``, ``num_heads``), and which
-layers of each list are left, as plain data for JSON. ``rebuild`` gives a freshly made model that structure::
+structure says how large each tensor is, what whole numbers each module keeps (``in_features``, ``num_heads``), and
+which layers of each list are left, as plain data for JSON. ``rebuild`` gives a freshly made model that structure::
 
     save_file(model.state_dict(), "model.safetensors")
     Path("structure.json").write_text(json.dumps(structure_of(model)))
@@ -71,7 +71,9 @@ def rebuild(model: Model, structure: Mapping[str, Mapping]) -> Model:
     for name in [*(name for name, module in lists.items() if module is None), *(shapes.keys() ^ tensors.keys())]:
         here = "only in the model" if name in tensors else "only in the structure"
         raise ValueError(f"{name!r} is {here}; {near_names(name, [*tensors, *left])}")
-    smaller = {id(tensor): part for name, tensor in tensors.items() if (part := _part(name, tensor, shapes[name])) is not None}
+    smaller = {
+        id(tensor): part for name, tensor in tensors.items() if (part := _part(name, tensor, shapes[name])) is not None
+    }
     for name, module in lists.items():
         shorten(module, structure["layers"][name])
     Cut(smaller, {}).make(model)

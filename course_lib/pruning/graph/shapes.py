@@ -8,12 +8,12 @@ from torch import Tensor
 
 ELEMENTWISE = frozenset(
     "relu relu6 leaky_relu rrelu threshold elu selu celu gelu silu mish softplus softsign softshrink hardshrink "
-    "tanhshrink sigmoid hardsigmoid logsigmoid hardswish hardtanh tanh clamp clip clamp_min clamp_max exp exp2 expm1 log "
-    "log1p log2 sqrt rsqrt square abs neg reciprocal pow sin cos erf sign floor ceil round nan_to_num dropout dropout1d "
-    "dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout add sub mul div multiply divide subtract "
-    "true_divide rsub maximum minimum where masked_fill lerp addcmul addcdiv fmod remainder bernoulli zero fill "
-    "eq ne lt le gt ge logical_and logical_or logical_not isnan isfinite isinf and or invert xor zeros_like ones_like "
-    "empty_like full_like rand_like randn_like copy".split()
+    "tanhshrink sigmoid hardsigmoid logsigmoid hardswish hardtanh tanh clamp clip clamp_min clamp_max exp exp2 expm1 "
+    "log log1p log2 sqrt rsqrt square abs neg reciprocal pow sin cos erf sign floor ceil round nan_to_num dropout "
+    "dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout add sub mul div multiply "
+    "divide subtract true_divide rsub maximum minimum where masked_fill lerp addcmul addcdiv fmod remainder bernoulli "
+    "zero fill eq ne lt le gt ge logical_and logical_or logical_not isnan isfinite isinf and or invert xor zeros_like "
+    "ones_like empty_like full_like rand_like randn_like copy".split()
 )
 COMPARES = frozenset("eq ne lt le gt ge logical_and logical_or logical_not isnan isfinite isinf".split())
 SAME = frozenset(
@@ -108,7 +108,7 @@ def _convolution(call: object, args: tuple, named: dict) -> Tensor:
         elif padding[axis] != "same":
             size = (size + 2 * (0 if padding[axis] == "valid" else padding[axis]) - reach - 1) // stride[axis] + 1
         places.append(size)
-    if min(places) < (not transposed):
+    if min(places) < 1:
         raise RuntimeError(f"its kernel does not fit into {tuple(value.shape)}")
     makes = weight.shape[1] * given["groups"] if transposed else weight.shape[0]
     return value.new_empty((*value.shape[: -1 - dims], makes, *places), device="meta")

@@ -70,7 +70,9 @@ class Number:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Number) and other.value == self.value:  # true as long as both change alike
-            self._channels.expect_equal(self.amount, other.amount, f"{self._where()} compares their number with another")
+            self._channels.expect_equal(
+                self.amount, other.amount, f"{self._where()} compares their number with another"
+            )
             return True
         return self.plain() == other
 

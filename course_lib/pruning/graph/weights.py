@@ -123,7 +123,9 @@ def one_for_each(call: Call) -> Axes:
             call.channels.tie_rows(numbers, value_of(groups))
         elif numbers is not None and not call.note(call.arg(2, "weight"), "num_groups", numbers):
             call.expect(numbers, groups)
-    weight = call.arg(1, "weight") if call.name == "prelu" else call.arg(2 if call.name == "group_norm" else 3, "weight")
+    weight = (
+        call.arg(1, "weight") if call.name == "prelu" else call.arg(2 if call.name == "group_norm" else 3, "weight")
+    )
     for name in ("num_features", "num_channels", "num_parameters"):
         call.note(weight, name, numbers)
     return (call.axes[0][0], numbers, *call.axes[0][2:]) if value.dim() > 1 else call.axes[0]

@@ -173,7 +173,7 @@ FOLLOWED = {
         {"a": [1]},
     ),
     "products over channels": (
-        lambda m, x: m.b(((y := m.a(x).flatten(2)).transpose(1, 2) @ torch.relu(m.c(x).flatten(2)))).flatten(1).sum(1),
+        lambda m, x: m.b(m.a(x).flatten(2).transpose(1, 2) @ torch.relu(m.c(x).flatten(2))).flatten(1).sum(1),
         {"a": conv(3, 6), "c": conv(3, 6), "b": nn.Linear(16, 2)},
         {"a": [1], "c": [1]},
     ),
@@ -447,7 +447,9 @@ def test_a_path_that_depends_on_the_input():
             return self.out(hidden if hidden.sum() > 0 else -hidden)
 
     model = Choosy()
-    with pytest.raises(ValueError, match="Choosy cannot be followed: the operation 'bool' looks at the numbers in a tensor"):
+    with pytest.raises(
+        ValueError, match="Choosy cannot be followed: the operation 'bool' looks at the numbers in a tensor"
+    ):
         remove_units(model, {"part.1": [0]}, torch.zeros(1, 3))
     remove_units(model.part, {"1": [0]}, torch.zeros(1, 3))  # what can be traced can be pruned
     assert model.part[3].in_features == 5 and model(torch.zeros(1, 3)).shape == (1, 2)

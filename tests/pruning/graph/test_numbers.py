@@ -53,7 +53,13 @@ STAY = {
 
 def net(path):
     torch.manual_seed(0)
-    layers = {"a": nn.Linear(8, 6), "b": nn.Linear(6, 2), "c": nn.Linear(8, 6), "q": nn.Linear(6, 18), "o": nn.Linear(6, 6)}
+    layers = {
+        "a": nn.Linear(8, 6),
+        "b": nn.Linear(6, 2),
+        "c": nn.Linear(8, 6),
+        "q": nn.Linear(6, 18),
+        "o": nn.Linear(6, 6),
+    }
     return Net(path, **layers).eval()
 
 
@@ -88,7 +94,7 @@ def test_a_size_that_follows(name):
 
 
 class Pictures(nn.Module):
-    """Keeps the number of its channels and writes it into a view, as torchvision's ViT and generators of pictures do."""
+    """Keeps the number of its channels and writes it into a view, as torchvision's ViT and generators do."""
 
     def __init__(self, scaled=False):
         super().__init__()
