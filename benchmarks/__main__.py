@@ -14,7 +14,7 @@ import importlib
 from benchmarks.page import PAGE, machine, table, write_page, write_result
 
 NAMES = ["kd_step", "fit_loop", "global_mask", "masked_forward", "sparse_crossover", "structured_resnet"]
-NAMES += ["width_speedup", "lessons", "widget", "import_time"]
+NAMES += ["width_speedup", "zoo", "lessons", "widget", "import_time"]
 
 
 def main() -> int:

@@ -13,8 +13,8 @@ from course_lib.data.images import fraction
 from course_lib.device import seeded
 from course_lib.distillation.hinton import distill
 from course_lib.evaluation import evaluate
-from course_lib.pruning.criteria import unit_taylor
 from course_lib.pruning.structured import lowest_units, remove_units
+from course_lib.pruning.taylor import unit_taylor
 from course_lib.training import FitConfig, fit
 from reproduce.pruning_digits import digits
 from reproduce.record import Case, Experiment, Numbers

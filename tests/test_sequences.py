@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.distillation.hinton import distill, distillation_loss
+from course_lib.distillation.hinton import distill, distillation_loss, soft_target_loss
 from course_lib.evaluation import answer, check_labels, count_labels, evaluate, labels_of, logits_of, predict_logits
 from course_lib.models.vision import mlp
 from course_lib.training import FitConfig, fit, hard_label_loss
@@ -194,7 +194,8 @@ def test_distillation_on_a_loader_of_dicts_from_a_teacher_that_gives_a_tuple():
     with torch.no_grad():
         teacher.net[1].weight.mul_(2)
     model, other = ByName(), ByName()
-    distill(model, teacher, loader, SGD, temperature=2.0, alpha=0.5, progress=False)
+    loss = soft_target_loss(temperature=2.0, alpha=0.5, teacher=teacher)
+    fit(model, loader, SGD, loss=loss, progress=False)
     steps = torch.optim.SGD(other.parameters(), lr=0.1)
     for _ in range(2):
         for batch in loader:
@@ -219,7 +220,7 @@ def test_a_teacher_that_gives_a_tuple_answers_a_tensor_data_set_too():
     data, students = TensorDataset(torch.randn(8, 6, generator=generator), torch.arange(8) % 3), []
     for teacher in (Pair(), mlp([6, 8, 3], seed=5)):
         students.append(mlp([6, 3]))
-        distill(students[-1], teacher, data, SGD, progress=False)
+        distill(students[-1], teacher, data, SGD, temperature=4.0, alpha=0.9, progress=False)
     assert torch.equal(students[0][1].weight, students[1][1].weight)
 
 

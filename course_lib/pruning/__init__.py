@@ -12,9 +12,9 @@ Weights, set to zero:
 
 Units, heads and layers, really removed:
 
-- ``structured`` (``remove_units``), ``heads``, ``depth``; ``structure`` reloads what is left;
-- behind them: ``tracing``, ``operations``, ``channels`` and ``dependencies`` find what depends on what, ``shapes``,
-  ``resizing`` and ``checks`` cut it.
+- ``structured`` (``remove_units``) for any network that can be followed; ``graph`` finds what depends on what, cuts it,
+  and reloads what is left;
+- ``heads``, ``width`` and ``depth`` for transformers; ``blocks`` says where their parts are.
 
 What zeros are worth in bytes and in time is in ``course_lib.storage``.
 """

@@ -1,6 +1,6 @@
 """What has to be true before a part of a model is removed for real."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,32 +32,6 @@ def check_no_masks(model: nn.Module) -> None:
     """Raise a ``ValueError`` if ``model`` holds masks: theirs would be the old shapes."""
     if any(held_masks(module) for module in model.modules()):
         raise ValueError("the model holds masks; expected one without: call release_masks(model) first")
-
-
-def check_plain(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """The layers of these names, if each has its weights for itself, as plain parameters.
-
-    Raises:
-        ValueError: a weight that another layer uses too, or one that is computed from other tensors.
-    """
-    modules = dict(model.named_modules())
-    owners: dict[int, list[str]] = {}
-    for name, module in modules.items():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    found = {name: modules[name] for name in names}
-    for name, module in found.items():
-        own = dict(module.named_parameters(recurse=False))
-        computed = hasattr(module, "parametrizations") or set(own) - {"weight", "bias"}
-        if computed or isinstance(getattr(module, "weight", None), Tensor) and "weight" not in own:
-            raise ValueError(f"the weight of layer {name!r} is computed from others; expected a plain parameter")
-        for key, parameter in own.items():
-            if len(users := owners[id(parameter)]) > 1:
-                raise ValueError(
-                    f"the {key} of layer {name!r} is also that of {next(u for u in users if u != name)!r}; "
-                    "expected a parameter of its own, such as a copy"
-                )
-    return found
 
 
 def first_line(error: Exception) -> str:

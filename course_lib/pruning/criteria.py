@@ -72,9 +72,9 @@ def unit_norm(model: nn.Module, targets: Targets | None = None, *, p: float = 1.
     if not p > 0:
         raise ValueError(f"p is {p}; expected a number above 0, such as 1, 2 or math.inf")
     weights = {name: _by_unit(layer) for name, layer in unit_layers(model, targets).items()}
-    check_finite(weights)
     norms = {name: _norm(weight, p) for name, weight in weights.items()}
     if not all(norm.isfinite().all() for norm in norms.values()):
+        check_finite(weights)
         raise ValueError(f"p is {p}: so small that the norm overflows; expected a larger number")
     return norms
 
@@ -119,9 +119,11 @@ def _by_unit(layer: nn.Module) -> Tensor:
 
 
 def _norm(weight: Tensor, p: float) -> Tensor:
-    """(units, weights) -> (units,). The largest weight is taken out first, so that a large p loses nothing."""
+    """(units, weights) -> (units,). The largest weight is taken out first where powers could lose it."""
+    if p == 1:
+        return weight.abs().sum(1)
     largest = weight.abs().amax(1, keepdim=True)
     if math.isinf(p):
         return largest.squeeze(1)
     scaled = torch.where(largest > 0, weight / largest, 0)
-    return largest.squeeze(1) * scaled.abs().pow(p).sum(1).pow(1 / p)
+    return largest.squeeze(1) * torch.linalg.vector_norm(scaled, p, 1)

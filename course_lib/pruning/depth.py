@@ -2,6 +2,8 @@
 
 Where every block adds something to a stream that passes by it, as in transformers and within a stage of a ResNet, the
 stream goes on without a block, and the shapes fit. Where a block changes the shape they do not: the example tells.
+The settings of a model of ``transformers`` are changed with it, so that ``from_pretrained`` loads what is left, and its
+layers get the numbers under which a cache keeps what they computed.
 """
 
 from collections.abc import Sequence
@@ -12,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from course_lib.device import check_model, evaluating
 from course_lib.layers import find_layer
+from course_lib.pruning.blocks import configs
 from course_lib.pruning.checks import check_no_masks, check_numbers, first_line, run_quietly
-from course_lib.pruning.structure import first_numbers, shorten
-from course_lib.pruning.tracing import Example
+from course_lib.pruning.graph import Example, first_numbers, shorten
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -61,7 +63,35 @@ def remove_layers(model: Model, name: str, indices: Sequence[int], example: Exam
         if problem:
             _restore(layers, children, numbers)
             raise ValueError(f"without layers {sorted(gone)} of {name!r} the shapes do not fit: {problem}")
+    _tell(model, name, list(children.values()), sorted(gone))
     return model
+
+
+def _tell(model: nn.Module, name: str, before: Sequence[nn.Module], gone: Sequence[int]) -> None:
+    """What models of ``transformers`` keep beside their layers: settings, and the number of each layer for a cache."""
+    left = [layer for index, layer in enumerate(before) if index not in gone]
+    for index, layer in enumerate(left):
+        for module in layer.modules():
+            if type(getattr(module, "layer_idx", None)) is int:
+                module.layer_idx = index
+    shared = [
+        module for layer in before for module in layer.modules() if hasattr(module, "has_relative_attention_bias")
+    ]
+    first = next((module for module in shared if module in left[0].modules()), None)
+    if first is not None and not first.has_relative_attention_bias:  # T5: the first layer looks up positions for all
+        first.relative_attention_bias, first.has_relative_attention_bias = shared[0].relative_attention_bias, True
+    top = getattr(model, "config", None)
+    inner = model.get_submodule(name.rpartition(".")[0])
+    decoder = getattr(top, "num_decoder_layers", None) is not None and name.split(".")[0] == "decoder"
+    for config in configs(model):
+        if decoder and config is top:
+            config.num_decoder_layers = len(left)
+        elif getattr(config, "num_hidden_layers", None) == len(before):
+            if not hasattr(top, "num_decoder_layers") or config in (top, getattr(inner, "config", None)):
+                config.num_hidden_layers = len(left)
+        kinds = getattr(config, "layer_types", None)
+        if isinstance(kinds, list) and len(kinds) == len(before):
+            config.layer_types = [kind for index, kind in enumerate(kinds) if index not in gone]
 
 
 def _restore(layers: nn.Module, children: dict[str, nn.Module], numbers: list[int] | None) -> None:

@@ -15,9 +15,10 @@ What is left computes what the large network computes when the removed channels 
 them. One exception: a layer, group or RMS normalisation takes its mean and variance over the channels that are left.
 
 Parameters of layers that shrink are new objects: make the optimizer afterwards. A frozen parameter stays frozen.
-Which layers can be followed is said in ``dependencies.py``, what is done to each in ``resizing.py``.
+What depends on what is found by ``course_lib.pruning.graph``, for any network whose path does not depend on its input.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -26,11 +27,8 @@ from torch import Tensor, nn
 
 from course_lib.device import check_model
 from course_lib.layers import find_layer, match_names
-from course_lib.pruning.checks import check_no_masks, check_numbers, check_plain
-from course_lib.pruning.dependencies import Dependencies, Group, dependencies, groups
-from course_lib.pruning.resizing import PRODUCERS, Cut, cut
-from course_lib.pruning.structure import rebuild, structure_of
-from course_lib.pruning.tracing import Example
+from course_lib.pruning.checks import check_no_masks, check_numbers
+from course_lib.pruning.graph import UNITS, Example, Group, Network, cut, follow, groups, rebuild, structure_of
 
 __all__ = ["Group", "groups", "lowest_units", "rebuild", "remove_units", "structure_of"]
 
@@ -47,32 +45,25 @@ def remove_units(
 
     Args:
         units: layer name -> the numbers of the units that go: neurons of a linear layer, filters of a convolution.
-        example: an input of the shape that the model is used with; as for ``dependencies``.
+        example: an input of the shape that the model is used with; as for ``graph.follow``.
         allow_outputs: whether the network's outputs may go too. They are the classes; whoever reads them has to know.
 
     Raises:
         TypeError: ``model`` is not a module, or a number is no integer.
         ValueError: an unknown layer, one without units, or one that the forward pass does not run; a unit that is not
-            there or named twice; every unit of a layer; units that have to stay, with the reason; a weight that
-            several layers share, that is computed by a parametrization, or that has a mask; a model that cannot be
-            traced. The model is then as it was.
+            there or named twice; every unit of a layer; units that have to stay, with the reason; a model that holds
+            masks or cannot be followed; or what would be left does not run. The model is then as it was.
     """
     check_model(model)
     check_no_masks(model)
-    modules = dict(model.named_modules())
-    for name in units:
-        layer = modules.get(name) or find_layer(model, name)
-        if not isinstance(layer, PRODUCERS):
-            kind = type(layer).__name__
-            raise ValueError(f"layer {name!r} is a {kind}; expected a layer with units: linear, convolution, embedding")
-    found = dependencies(model, example)
-    removed = torch.zeros(found.count, dtype=torch.bool)
+    network = follow(model, example)
+    removed = torch.zeros(network.verdict.decision.shape, dtype=torch.bool)
     for name, numbers in units.items():
-        removed[_decisions(name, numbers, found)] = True
-    if reason := found.why_fixed(removed, allow_outputs=allow_outputs):
-        raise ValueError(f"units of {_named(units, found)} cannot be removed: {reason}")
-    for plan in _cuts(model, removed, found):
-        plan.make()
+        chosen = _decisions(model, name, numbers, network)
+        if reason := network.verdict.why_fixed(chosen, allow_outputs=allow_outputs):
+            raise ValueError(f"units of layer {name!r} cannot be removed: {reason}")
+        removed[chosen] = True
+    cut(model, example, network, removed)
     return model
 
 
@@ -94,7 +85,8 @@ def lowest_units(
     Raises:
         ValueError: no scores, scores that are not one finite row a layer, a share outside [0, 1), a pattern that
             matches nothing, a share that would remove every unit of a layer, a share for the very name of a layer that
-            is fixed, layers of one group with different shares, or scores that do not fit the groups.
+            is fixed, layers of one group with different shares, scores that do not fit the groups, or no layer that
+            can lose units: the reasons are listed.
     """
     _check_scores(scores)
     shares = dict.fromkeys(scores, share)
@@ -117,7 +109,35 @@ def lowest_units(
             total.index_add_(0, place, scores[name].detach().double().cpu())
         lowest = total.argsort(stable=True)[: _count(wanted.pop(), len(total), names[0])]
         chosen[names[0]] = torch.isin(places[0], lowest).nonzero().squeeze(1).tolist()
+    if tied:
+        _tell_what_stays({name: len(scores[name]) for name, part in shares.items() if part > 0}, tied)
     return chosen
+
+
+def _tell_what_stays(asked: Mapping[str, int], tied: Sequence[Group]) -> None:
+    """Raise a ``ValueError`` if no layer that was asked for can lose units, and warn if most of their units cannot.
+
+    Args:
+        asked: layer name -> how many units it has.
+    """
+    reasons: dict[str, list[str]] = {}
+    for group in tied:
+        for name in group.layers:
+            if name in asked and group.fixed and not group.output:
+                reasons.setdefault(group.fixed, []).append(name)
+    inside = {name for group in tied for name in group.layers}
+    if outside := [name for name in asked if name not in inside]:
+        reasons["it is in no group, since the forward pass does not run it by itself"] = outside
+    staying = {name for names in reasons.values() for name in names}
+    outputs = {name for group in tied if group.output for name in group.layers}
+    free = sum(units for name, units in asked.items() if name not in staying | outputs)
+    text = "; ".join(
+        f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {why}" for why, names in [*reasons.items()][:5]
+    )
+    if asked and not free:
+        raise ValueError(f"no layer with scores can lose units: {text or 'they are the output of the network'}")
+    if outside or free < sum(asked[name] for name in staying):
+        warnings.warn(f"{len(staying)} of {len(asked)} layers are left as they are. {text}", stacklevel=3)
 
 
 def _decided_together(scores: Mapping[str, Tensor], tied: Sequence[Group]) -> list[tuple[list[str], list[Tensor]]]:
@@ -128,12 +148,6 @@ def _decided_together(scores: Mapping[str, Tensor], tied: Sequence[Group]) -> li
         for name, places in group.units.items():
             if name in scores and len(scores[name]) != len(places):
                 raise ValueError(f"there are {len(scores[name])} scores for the {len(places)} units of layer {name!r}")
-    inside = {name for group in tied for name in group.layers}
-    if missing := [name for name in scores if name not in inside]:
-        raise ValueError(
-            f"layer {missing[0]!r} has scores and is in no group; expected groups of the same model, and scores of "
-            "those layers only that its forward pass runs by themselves"
-        )
     members = [[name for name in group.layers if name in scores] for group in tied]
     return [
         (names, [group.units[name] for name in names])
@@ -152,36 +166,16 @@ def _count(share: float, units: int, name: str) -> int:
     return count
 
 
-def _decisions(name: str, numbers: Sequence[int], found: Dependencies) -> Tensor:
+def _decisions(model: nn.Module, name: str, numbers: Sequence[int], network: Network) -> Tensor:
     """The decisions that removing these units of a layer takes."""
-    if name not in found.ends:
-        raise ValueError(f"layer {name!r} is not run by itself in the forward pass; expected one that is")
-    makes = found.ends[name].outputs
-    return makes[check_numbers(numbers, len(makes), f"units of layer {name!r}")]
-
-
-def _named(units: Mapping[str, Sequence[int]], found: Dependencies) -> str:
-    """The first layer in ``units`` that is to lose channels that stay."""
-    for name, numbers in units.items():
-        removed = torch.zeros(found.count, dtype=torch.bool)
-        removed[_decisions(name, numbers, found)] = True
-        if found.why_fixed(removed):
-            return f"layer {name!r}"
-    return "these layers"
-
-
-def _cuts(model: nn.Module, removed: Tensor, found: Dependencies) -> list[Cut]:
-    """What every layer that depends on the removed decisions becomes; nothing is changed yet."""
-    touched = {}
-    for name, ends in found.ends.items():
-        gone = [None if end is None else removed[end] for end in (ends.inputs, ends.outputs)]
-        kept = [~part if part is not None and bool(part.any()) else None for part in gone]  # none: all of them
-        if kept[1] is not None and not kept[1].any():
-            raise ValueError(f"every unit of layer {name!r} would be removed; expected at least one to be left")
-        if any(part is not None for part in kept):
-            touched[name] = kept
-    modules = check_plain(model, touched)
-    return [cut(modules[name], *kept) for name, kept in touched.items()]
+    if name not in network.units:
+        layer = find_layer(model, name)
+        if any(hasattr(layer, key) for key in UNITS):
+            raise ValueError(f"layer {name!r} is not run by itself in the forward pass; expected one that is")
+        kind = type(layer).__name__
+        raise ValueError(f"layer {name!r} is a {kind}; expected a layer with units: linear, convolution, embedding")
+    units = network.units[name]
+    return network.verdict.decision[units[check_numbers(numbers, len(units), f"units of layer {name!r}")]]
 
 
 def _check_scores(scores: Mapping[str, Tensor]) -> None:

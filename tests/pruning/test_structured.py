@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.testing import assert_close
 
+from benchmarks.zoo import expected
 from course_lib.measure import count_parameters, flops
 from course_lib.models.vision import SmallConvNet, mlp, resnet_small
 from course_lib.pruning.criteria import magnitude, unit_norm
@@ -267,7 +268,7 @@ def test_scores_that_do_not_fit_the_groups():
     tied = groups(model, torch.zeros(1, 4))
     with pytest.raises(ValueError, match="5 scores for the 6 units of layer '1'"):
         lowest_units({"1": torch.ones(5)}, 0.5, tied=tied)
-    with pytest.raises(ValueError, match="layer '9' has scores and is in no group"):
+    with pytest.raises(ValueError, match="no layer with scores can lose units: 9: it is in no group"):
         lowest_units({"9": torch.ones(5)}, 0.5, tied=tied)
     with pytest.raises(ValueError, match="units of layer '5' cannot be removed: they are the network's output"):
         lowest_units(unit_norm(model), {"*": 0.2, "5": 0.5}, tied=tied)
@@ -376,26 +377,45 @@ def test_all_of_a_tied_layer():
     assert_unchanged(model, before)
 
 
-def test_a_shared_weight():
+def test_a_shared_weight_is_cut_once_and_stays_shared():
     model = mlp([4, 5, 5, 5, 3])
     model[5].weight = model[3].weight
+    inputs = torch.randn(6, 4)
+    wanted = expected(copy.deepcopy(model), inputs, {"1": [0]})
+    remove_units(model, {"1": [0]}, inputs)
+    assert model[5].weight is model[3].weight and model[3].weight.shape == (4, 4)
+    assert [layer.in_features for layer in (model[3], model[5], model[7])] == [4, 4, 4]
+    assert_close(model(inputs), wanted)
+
+
+def test_weights_of_pytorchs_own_pruning_are_cut_with_their_masks():
+    model, again, inputs = mlp([4, 6, 3]), mlp([4, 6, 3]), torch.randn(5, 4)
+    for each in (model, again):
+        prune.l1_unstructured(each[3], "weight", 0.5)
+        prune.l1_unstructured(each[1], "weight", 0.5)
+    wanted = expected(again, inputs, {"1": [0, 3]})
+    remove_units(model, {"1": [0, 3]}, inputs)
+    assert model[3].weight_mask.shape == model[3].weight.shape == (3, 4) and model[1].weight_orig.shape == (4, 4)
+    assert_close(model(inputs), wanted)
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_normalised_weights_lose_units_and_no_inputs(wrap):
+    model, inputs = mlp([4, 6, 3]), torch.randn(5, 4)
+    wrap(model[1])
+    with torch.no_grad():
+        model[3].weight[:, [0, 3]] = 0
+    wanted = model(inputs)
+    remove_units(model, {"1": [0, 3]}, inputs)
+    assert model[1].out_features == 4 and model[1].weight.shape == (4, 4)
+    assert_close(model(inputs), wanted)
+    model = mlp([4, 6, 3])
+    wrap(model[3])
     before = snapshot(model)
-    with pytest.raises(ValueError, match="the weight of layer '3' is also that of '5'"):
-        remove_units(model, {"1": [0]}, torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="it takes the norm of the weights over them"):
+        remove_units(model, {"1": [0]}, inputs)
     assert_unchanged(model, before)
-    model = mlp([4, 6, 5, 3])
-    model[0].extra = model[5].weight  # shared, but not touched by this
-    remove_units(model, {"1": [0]}, torch.zeros(1, 4))
-
-
-def test_a_weight_that_is_computed():
-    for wrap in (parametrizations.weight_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.5)):
-        model = mlp([4, 6, 3])
-        wrap(model[3])
-        before = snapshot(model)
-        with pytest.raises(ValueError, match="the weight of layer '3' is computed from others"):
-            remove_units(model, {"1": [0]}, torch.zeros(1, 4))
-        assert_unchanged(model, before)
 
 
 def test_masks_come_off_first():

@@ -1,4 +1,4 @@
-"""How channels pass through a network: operation by operation, each against a network with silent units."""
+"""How channels are followed: operation by operation, each against a network with silent units."""
 
 import copy
 
@@ -8,10 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from benchmarks.zoo import expected
 from course_lib.models.encoder import Encoder
 from course_lib.models.vision import mlp
-from course_lib.pruning.dependencies import groups
-from course_lib.pruning.structured import remove_units
+from course_lib.pruning.criteria import unit_norm
+from course_lib.pruning.graph import groups
+from course_lib.pruning.structured import lowest_units, remove_units
 
 
 class Net(nn.Module):
@@ -42,6 +44,7 @@ def conv(inputs, outputs, **options):
 
 
 PICTURES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+TOKENS = torch.arange(6).view(2, 3)
 # Each: the forward pass, its layers, and the units that go together: the first is removed, all of them are silenced.
 FOLLOWED = {
     "view": (lambda m, x: m.b(m.a(x).view(x.size(0), -1)), {"a": conv(3, 6), "b": nn.Linear(96, 2)}, {"a": [1]}),
@@ -164,6 +167,46 @@ FOLLOWED = {
         {"a": conv(3, 6), "b": conv(6, 6), "c": conv(6, 2)},
         {"a": [4], "b": [4]},
     ),
+    "products of pictures": (
+        lambda m, x: m.b((y := m.a(x)) @ y.transpose(2, 3)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 2)},
+        {"a": [1]},
+    ),
+    "products over channels": (
+        lambda m, x: m.b(m.a(x).flatten(2).transpose(1, 2) @ torch.relu(m.c(x).flatten(2))).flatten(1).sum(1),
+        {"a": conv(3, 6), "c": conv(3, 6), "b": nn.Linear(16, 2)},
+        {"a": [1], "c": [1]},
+    ),
+    "split by a part of its size": (
+        lambda m, x: m.b((p := torch.split(y := m.a(x), y.size(1) // 2, dim=1))[0] * p[1]).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(3, 2)},
+        {"a": [1, 4]},
+    ),
+    "parts in a list": (
+        lambda m, x: m.b(sum(list(m.a(x).chunk(3, dim=1)))).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(2, 2)},
+        {"a": [1, 3, 5]},
+    ),
+    "places one by one": (
+        lambda m, x: m.b(sum(part.mean(-1) for part in list(m.a(x).unbind(2)))),
+        {"a": conv(3, 6), "b": nn.Linear(6, 2)},
+        {"a": [1]},
+    ),
+    "linear units as pictures": (
+        lambda m, x: m.b(m.a(x.flatten(1)).view(x.size(0), -1, 4, 4)).mean((2, 3)),
+        {"a": nn.Linear(48, 96), "b": conv(6, 2)},
+        {"a": list(range(16, 32))},
+    ),
+    "gated linear units": (
+        lambda m, x: m.b(F.glu(m.a(x), 1)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(3, 2)},
+        {"a": [1, 4]},
+    ),
+    "a new tensor of its size": (
+        lambda m, x: m.b(torch.cat([y := m.a(x), y.new_zeros(len(x), y.shape[1], 4, 4)], 2)).mean((2, 3)),
+        {"a": conv(3, 6), "b": conv(6, 2)},
+        {"a": [1]},
+    ),
     "sequence": (
         lambda m, x: m.b(F.max_pool1d(F.gelu(m.a(x.flatten(2))), 2)).mean(-1),
         {"a": nn.Conv1d(3, 6, 3), "b": nn.Conv1d(6, 2, 1)},
@@ -224,7 +267,11 @@ FIXED = {
     "softmax over channels": (lambda m, x: m.b(m.a(x).softmax(1)), conv(6, 2), "the operation 'softmax'"),
     "mean over channels": (lambda m, x: m.b(m.a(x).mean(1, keepdim=True)), conv(1, 2), "the operation 'mean'"),
     "mean of all": (lambda m, x: m.b(x) * m.a(x).mean(), conv(3, 2), "the operation 'mean'"),
-    "products": (lambda m, x: m.b(m.a(x) @ m.a(x).transpose(2, 3)), conv(6, 2), "the operation 'matmul'"),
+    "products over channels and places": (
+        lambda m, x: m.b(torch.einsum("nchw,cd->ndhw", m.a(x), torch.ones(6, 3))),
+        conv(3, 2),
+        "the operation 'einsum'",
+    ),
     "its input again": (lambda m, x: m.b(m.a(x)[:, :] + x.repeat(1, 2, 1, 1)), conv(6, 2), "the operation 'add'"),
     "channels onto pictures": (
         lambda m, x: m.b(F.pixel_shuffle(m.a(x)[:, :, :, :].repeat(1, 2, 1, 1), 2)),
@@ -244,7 +291,7 @@ def test_fixed(name):
     assert reason in group.fixed and not group.output
     with pytest.raises(ValueError, match="units of layer 'a' cannot be removed: .*needs all of them"):
         remove_units(model, {"a": [0]}, PICTURES)
-    assert set(vars(model)) == names  # the tensors of the code that torch.fx puts on a model are gone
+    assert set(vars(model)) == names  # nothing is left on the model
     model(PICTURES)
 
 
@@ -257,12 +304,15 @@ def test_a_sum_with_the_picture_in_a_part_of_its_channels():
     model(PICTURES)
 
 
-def test_a_weight_that_is_used_outside_of_its_layer():
-    """Words in and words out with one matrix."""
-    model = Net(lambda m, x: F.linear(m.b(m.a(x)), m.a.weight), a=nn.Embedding(9, 6), b=nn.Linear(6, 6))
-    tied = {group.layers: group.fixed for group in groups(model, torch.zeros(1, 3, dtype=torch.int64))}
-    assert tied[("a",)] == "'a.weight' is also used outside of its layer"
-    assert tied[("b",)] == "the operation 'linear' needs all of them"
+def test_words_in_and_words_out_with_one_matrix():
+    torch.manual_seed(0)
+    model, words = Net(lambda m, x: F.linear(m.b(m.a(x)), m.a.weight), a=nn.Embedding(9, 6), b=nn.Linear(6, 6)), TOKENS
+    tied = {group.layers: group.fixed for group in groups(model, words)}
+    assert tied == {("a", "b"): None}
+    wanted = expected(copy.deepcopy(model), words, {"b": [2, 3]})
+    remove_units(model, {"b": [2, 3]}, words)
+    assert model.a.weight.shape == (9, 4) and model.b.weight.shape == (4, 4)
+    assert_close(model(words), wanted)
 
 
 def test_pooling_that_also_says_where():
@@ -273,16 +323,29 @@ def test_pooling_that_also_says_where():
 def test_one_channel_that_meets_many_stays():
     model = Net(lambda m, x: m.c(m.a(x) * torch.sigmoid(m.b(x))), a=conv(3, 6), b=conv(3, 1), c=conv(6, 2))
     tied = {group.layers: group.fixed for group in groups(model, PICTURES)}
-    assert tied[("a",)] is None and "spreads it over many channels" in tied[("b",)]
+    assert tied[("a",)] is None and "it spreads one over many" in tied[("b",)]
 
 
 def test_layers_that_pytorch_computes_as_a_whole():
-    attention = nn.MultiheadAttention(6, 2, batch_first=True)
-    model = Net(lambda m, x: m.b(m.t(y := m.a(x.flatten(2).transpose(1, 2)), y, y)[0]), a=nn.Linear(3, 6), t=attention)
-    model.b = nn.Linear(6, 2)
-    assert [group.fixed for group in groups(model, PICTURES)][:1] == ["layer 't' needs all of them"]
-    with pytest.raises(ValueError, match="layer 't.out_proj' is not run by itself"):
-        remove_units(model, {"t.out_proj": [0]}, PICTURES)
+    model = Net(lambda m, x: m.b(m.t(m.a(x.flatten(2).transpose(1, 2)))[0]), a=nn.Linear(3, 6), t=nn.LSTM(6, 4))
+    model.b = nn.Linear(4, 2)
+    assert groups(model, PICTURES)[0].fixed.startswith("layer 't' needs all of them")
+    with pytest.raises(ValueError, match="no layer with scores can lose units: a: layer 't' needs all of them"):
+        lowest_units(unit_norm(model), 0.5, tied=groups(model, PICTURES))
+
+
+def test_pytorchs_attention_loses_the_same_of_each_head():
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(12, 3, batch_first=True)
+    model = Net(lambda m, x: m.b(m.t(y := m.a(x.flatten(2).transpose(1, 2)), y, y)[0] + y), a=nn.Linear(3, 12))
+    model.t, model.b = attention, nn.Linear(12, 2)
+    nn.init.normal_(attention.in_proj_bias)
+    wanted, full = expected(copy.deepcopy(model), PICTURES, {"a": [1]}), model(PICTURES)
+    remove_units(model, {"a": [1]}, PICTURES)  # and with it 5 and 9, the same of the other heads
+    assert (attention.embed_dim, attention.head_dim, attention.out_proj.in_features) == (9, 3, 9)
+    assert attention.in_proj_weight.shape == (27, 9) and model.a.out_features == 9
+    assert_close(model(PICTURES), wanted)
+    assert not torch.allclose(model(PICTURES), full)
 
 
 def test_a_norm_over_channels_takes_its_mean_over_those_that_are_left():
@@ -384,7 +447,9 @@ def test_a_path_that_depends_on_the_input():
             return self.out(hidden if hidden.sum() > 0 else -hidden)
 
     model = Choosy()
-    with pytest.raises(ValueError, match="torch.fx cannot trace Choosy .*TraceError"):
+    with pytest.raises(
+        ValueError, match="Choosy cannot be followed: the operation 'bool' looks at the numbers in a tensor"
+    ):
         remove_units(model, {"part.1": [0]}, torch.zeros(1, 3))
     remove_units(model.part, {"1": [0]}, torch.zeros(1, 3))  # what can be traced can be pruned
     assert model.part[3].in_features == 5 and model(torch.zeros(1, 3)).shape == (1, 2)
