@@ -2,9 +2,9 @@
 
 The forward pass is run on a copy whose tensors have shapes and no numbers (``hollow.py``). PyTorch hands every
 operation to ``Pass`` first, which works out the shapes, asks the rule of the operation which channels the result has
-and which have to be tied for it, and remembers the answer for each tensor. The rules know the parameters only as tensors
-that have channels like others, so a bias, a class token, the scale beside a layer or a mask as large as a weight is
-followed without being known. An operation without a rule needs all channels that come into it.
+and which have to be tied for it, and remembers the answer for each tensor. To the rules, parameters are tensors with
+channels like all others; so a bias, a class token, the scale beside a layer or a mask as large as a weight is followed
+without being known. An operation without a rule needs all channels that come into it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
