@@ -41,9 +41,9 @@ Data = Tensor | TensorDataset | DataLoader
 def capture(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """A dict from layer name to that layer's output, filled anew at each forward pass inside the ``with``.
 
-    Each is a copy, made when the layer answered: a later layer that works in place (``nn.ReLU(inplace=True)``) does not
-    change it. Gradients flow through it into the layer, but the network goes on with the original. Of a tuple or a
-    dict the first tensor is taken. A layer that is called twice in a pass leaves its last output.
+    The network goes on with a copy of it: a later layer that works in place (``nn.ReLU(inplace=True)``) does not change
+    it, and what follows depends on it, so that gradients can be asked for at it. Of a tuple or a dict the first tensor
+    is taken. A layer that is called twice in a pass leaves its last output.
 
     Raises:
         TypeError: ``names`` is a single string, or a layer's output holds no tensor.
@@ -51,8 +51,14 @@ def capture(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor
     """
     layers, seen = _find(model, names), {}
 
-    def keep(name: str, module: nn.Module, inputs: tuple, output: object) -> None:
-        seen[name] = _first_tensor(output, f"layer {name!r} gives").clone()
+    def keep(name: str, module: nn.Module, inputs: tuple, output: object) -> object:
+        first = seen[name] = _first_tensor(output, f"layer {name!r} gives")
+        if isinstance(output, Tensor):
+            return first.clone()
+        if type(output) is tuple:
+            return (first.clone(), *output[1:])
+        seen[name] = first.clone()  # of an object that cannot be made anew: a copy, which nothing else depends on
+        return None
 
     with ExitStack() as hooks:
         for name, layer in layers.items():

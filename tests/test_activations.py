@@ -461,3 +461,29 @@ def test_layers_that_a_fast_path_would_leave_out():
     hidden = layer_inputs(nn.Sequential(block), x, ["0.linear2"])["0.linear2"]
     attended = block.norm1(x + block.self_attn(x, x, x, need_weights=False)[0])  # (N, L, D)
     torch.testing.assert_close(hidden, block.linear1(attended).relu().detach())
+
+
+class Pair(nn.Module):
+    """Gives a tuple, as attention does."""
+
+    def forward(self, x):
+        return 2 * x, None
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0].relu_().square()
+
+
+@pytest.mark.parametrize("middle", [nn.Sequential(nn.Tanh(), nn.ReLU(inplace=True)), nn.Sequential(Pair(), First())])
+def test_gradients_at_a_captured_output_are_those_of_all_that_follows(middle):
+    model = nn.Sequential(nn.Linear(3, 4), middle, nn.Linear(4, 2))
+    inputs = torch.randn(5, 3)
+    with capture(model, ["1.0"]) as seen:
+        loss = model(inputs).square().sum()
+    (gradient,) = torch.autograd.grad(loss, seen["1.0"])
+    value = seen["1.0"].detach().double().requires_grad_(True)
+    after = value.relu() if isinstance(middle[0], nn.Tanh) else value.relu().square()
+    weight, bias = model[2].weight.detach().double(), model[2].bias.detach().double()
+    (after @ weight.T + bias).square().sum().backward()
+    torch.testing.assert_close(gradient.double(), value.grad, rtol=1e-5, atol=1e-6)

@@ -455,8 +455,9 @@ WHEN
 
 
 def room_users() -> set[int]:
-    """The user ids of all processes in rooms."""
-    return {p.info["uids"].real for p in psutil.process_iter(["uids"]) if p.info["uids"]} & set(range(50_000, 60_000))
+    """The user ids of all processes in rooms of this test."""
+    users = {p.pid: p.info["uids"].real for p in psutil.process_iter(["uids"]) if p.info["uids"]}
+    return {user for pid, user in users.items() if 50_000 <= user < 60_000 and _is_ours_or_nobodys(pid)}
 
 
 @pytest.mark.parametrize("reply", MALFORMED, ids=repr)
