@@ -136,7 +136,7 @@ class _Holder:
         """Hook into the gradients of the parameters."""
         self.hooked = WeakIdKeyDictionary()  # tensor -> the handle of its hook
         self.factors: dict[str, Tensor] = {}  # the masks as numbers: a product takes a tenth of the time of a fill
-        self.versions: dict[str, int] = {}
+        self.looked_at: dict[str, tuple[bool, int]] = {}  # whether a weight had gradients then, and its version
         self.stepped = True  # a gradient was made since the last look: an optimizer may have moved the weights
         for name, parameter in self.parameters.items():
             self._hook(name, parameter)
@@ -145,16 +145,18 @@ class _Holder:
         """Set the pruned weights to zero if anybody may have written into them since the last look."""
         for name, mask in self.masks.items():
             weight = _find(model, name)
-            known = self.parameters.get(name) is weight and self.versions.get(name) == weight._version
-            if known and not self.stepped:
+            hooked, version = self.looked_at.get(name, (None, None))
+            known = self.parameters.get(name) is weight and weight is not None and hooked == weight.requires_grad
+            if known and version == weight._version and not self.stepped:
                 continue
             if weight is None or weight.shape != mask.shape:
                 raise ValueError(f"{name} has changed since its mask was put on; call release_masks(model) before that")
             # .data: a kept weight does not change, so a backward pass that is still to come stays right
             weight.data.mul_(self.factor(name, weight))
-            self._hook(name, weight)
+            if not known:
+                self._hook(name, weight)
             if isinstance(weight, nn.Parameter):  # and not a tensor that functional_call puts there for one call
-                self.parameters[name], self.versions[name] = weight, weight._version
+                self.parameters[name], self.looked_at[name] = weight, (weight.requires_grad, weight._version)
         self.stepped = False
 
     def factor(self, name: str, like: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ class _Holder:
         return gradient * self.factor(name, gradient)
 
     def __getstate__(self) -> dict:
-        return {key: value for key, value in self.__dict__.items() if key not in ("hooked", "factors", "versions")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("hooked", "factors", "looked_at")}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__ |= state
