@@ -2,13 +2,13 @@
 
 Which parts go:
 
-- ``criteria`` (size, chance), ``taylor`` and ``gates`` (the loss, estimated for weights and for units), ``oracle`` (the
-  loss, measured), ``sensitivity`` (how sensitive each layer is).
+- ``criteria`` (size, chance), ``taylor`` (the change of the loss, estimated; Fisher information), ``leave_one_out`` (the
+  same, measured), ``sensitivity`` (what each layer can spare).
 
 Weights, set to zero:
 
 - ``masks`` cuts by scores, ``held`` puts masks on a model and takes them off;
-- ``lottery`` prunes in rounds with rewinding (``config``, ``round_files``).
+- ``lottery`` prunes in rounds with rewinding (its settings are in ``config``).
 
 Units, heads and layers, really removed:
 
