@@ -2,7 +2,7 @@
 
 Which parts go:
 
-- ``criteria`` (size, chance), ``taylor`` (the change of the loss, estimated; Fisher information), ``leave_one_out`` (the
+- ``criteria`` (size, chance), ``taylor`` (the change of the loss, estimated; Fisher), ``leave_one_out`` (the
   same, measured), ``sensitivity`` (what each layer can spare).
 
 Weights, set to zero:
