@@ -29,16 +29,16 @@ class Cut:
 
         A tensor that several layers share is shared afterwards.
         """
-        for module in model.modules():
+        modules = dict(model.named_modules())
+        for module in modules.values():
             for kept in (module._parameters, module._buffers, vars(module)):
                 for key, tensor in kept.items():
                     if id(tensor) in self.tensors:
                         kept[key] = self.tensors[id(tensor)]
-        self.resize(model)
+        self.resize(modules)
 
-    def resize(self, model: nn.Module) -> None:
+    def resize(self, modules: Mapping[str, nn.Module]) -> None:
         """Put in the sizes only."""
-        modules = dict(model.named_modules())
         for (name, attribute, place), size in self.sizes.items():
             if place is not None:
                 before = getattr(modules[name], attribute)
@@ -62,7 +62,12 @@ def cut(model: nn.Module, example: Example, network: Network, removed: Tensor) -
         before = getattr(modules[place[0]], place[1])
         before = before if place[2] is None else before[place[2]]
         sizes[place] = before * len(kept[0]) // len(network.sizes[place])
-    found = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    found = {
+        id(tensor): tensor
+        for module in modules.values()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    }
     kept = _kept(network.tensors, gone)
     after = _output_without(model, example, kept, Cut({}, sizes), found)
     if after != network.output and not bool(network.verdict.output[removed].any()):
@@ -114,6 +119,6 @@ def _output_without(model: nn.Module, example: Example, kept: Mapping, sizes: Cu
             shape[axis] = len(places)
         small[key] = hollow(tensor, tuple(shape))
     try:
-        return output_shapes(model, example, small, sizes.resize)
+        return output_shapes(model, example, small, lambda copy: sizes.resize(dict(copy.named_modules())))
     except ValueError as error:
         raise ValueError(f"what would be left does not run: {error}") from error

@@ -9,6 +9,7 @@ without being known. An operation without a rule needs all channels that come in
 
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,8 @@ class Pass(TorchFunctionMode):
         self.plain: dict[tuple[str, str], Axes] = {}
         self.sizes: dict[tuple[str, str, int | None], Tensor] = {}
         self.scaled: list[tuple[int, int, Tensor]] = []
-        self.modules: dict[str, nn.Module] = {}
+        self.modules: dict[str, nn.Module] = {}  # those of the copy
+        self.real: dict[str, nn.Module] = {}  # and those of the model
         self.running = [""]  # the names of the modules that are being called, outermost first
         self.operation: str | None = None
         self.output: list[tuple[int, ...]] = []
@@ -74,21 +76,21 @@ class Pass(TorchFunctionMode):
         prepare: object = None,
     ) -> None:
         """Follow the forward pass of ``model``, on a copy."""
-        names = {id(module): name for name, module in model.named_modules()}
+        self.real = dict(model.named_modules()) if self.following else {}
+        names = {id(module): name for name, module in self.real.items()}
         copy = hollow_copy(model, self.tensors, self._number(names) if self.own_numbers else None)
         if prepare is not None:
             prepare(copy)
         if other_mode:
             copy.train(not copy.training)
-        self.modules = dict(copy.named_modules())
+        self.modules = dict(copy.named_modules()) if self.following else {}
         self.owners = {}
         for name, module in self.modules.items():
             for key, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None:
                     self.owners.setdefault(id(tensor), []).append((name, key))
-            if self.following:
-                module._forward_pre_hooks[self] = lambda module, inputs, name=name: self.running.append(name)
-                module._forward_hooks[self] = self._leave
+            module._forward_pre_hooks[self] = lambda module, inputs, name=name: self.running.append(name)
+            module._forward_hooks[self] = self._leave
         self.running, self.operation = [""], None
         try:
             with torch.no_grad(), self:
@@ -104,25 +106,26 @@ class Pass(TorchFunctionMode):
                 f"{self.where()} cannot be run on the shape of the example ({first_line(error)}); "
                 "expected an example that the model takes"
             ) from error
-        self.output = [tuple(tensor.shape) for tensor in leaves(output)]
+        given = list(leaves(output, into_objects=True))
+        self.output = [tuple(tensor.shape) for tensor in given]
         if self.following:
-            for tensor in leaves(output):
+            for tensor in given:
                 for numbers in self.axes_of(tensor):
                     self.channels.fix_output(numbers)
-            self._keep_plain(model)
+            self._keep_plain()
 
-    def has_left_out(self, model: nn.Module) -> bool:
+    def has_left_out(self) -> bool:
         """Whether the model has layers, with channels to lose, none of whose tensors has been used so far."""
         return any(
             isinstance(module, weights.KINDS) and own and not any(id(self.tensors[id(t)]) in self.known for t in own)
-            for module in model.modules()
+            for module in self.real.values()
             if (own := [tensor for tensor in module._parameters.values() if tensor is not None])
         )
 
-    def fix_used_elsewhere(self, model: nn.Module) -> None:
+    def fix_used_elsewhere(self) -> None:
         """A layer whose weight was read without the layer being run keeps its size: the layer would not know."""
         noted = {name for name, _, _ in self.sizes}
-        for name, module in model.named_modules():
+        for name, module in self.real.items():
             weight = module._parameters.get("weight")
             if isinstance(module, weights.KINDS) and weight is not None and name not in noted:
                 for numbers in self.known.get(id(self.tensors[id(weight)]), (None, ()))[1]:
@@ -170,7 +173,12 @@ class Pass(TorchFunctionMode):
         if name in METADATA:
             return function(*args, **named)
         self.operation = name
-        tensors = list(leaves((*args, *named.values())))
+        tensors = []
+        for part in (*args, *named.values()):
+            if isinstance(part, Tensor):
+                tensors.append(part)
+            elif part.__class__ in (tuple, list) and part and part[0].__class__ is not int:
+                tensors += leaves(part)
         if not self.following:
             hollow_ones = [tensor.is_meta for tensor in tensors]
             return self._run(function, Call(self, name, args, named, tensors, []), _as_it_is, hollow_ones)
@@ -256,25 +264,26 @@ class Pass(TorchFunctionMode):
 
         return stand_in
 
-    def _keep_plain(self, model: nn.Module) -> None:
+    def _keep_plain(self) -> None:
         """Weights that a module computes before it runs, as PyTorch's own pruning does, are kept in an attribute."""
-        for name, module in model.named_modules():
+        for name, module in self.real.items():
             for key, value in vars(module).items():
                 if value.__class__ is Tensor and id(computed := vars(self.modules[name]).get(key)) in self.known:
                     if computed.shape == value.shape and id(value) not in self.tensors:
                         self.plain[name, key] = self.axes_of(computed)
 
 
-def leaves(value: object) -> Iterator[Tensor]:
-    """The tensors in what a function gives or takes."""
+def leaves(value: object, *, into_objects: bool = False) -> Iterator[Tensor]:
+    """The tensors in what a function gives or takes; those in attributes of objects too if asked for."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for part in value:
-            if type(part) is not int:
-                yield from leaves(part)
+            yield from leaves(part, into_objects=into_objects)
     elif isinstance(value, Mapping):
-        yield from leaves(tuple(value.values()))
+        yield from leaves(tuple(value.values()), into_objects=into_objects)
+    elif into_objects and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, FunctionType)):
+        yield from leaves(tuple(vars(value).values()), into_objects=True)
 
 
 def _as_it_is(value: object) -> object:

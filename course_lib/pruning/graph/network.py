@@ -70,9 +70,9 @@ def follow(model: nn.Module, example: Example) -> Network:
         run = Pass(tensors, own_numbers=False)
         run.forward(model, positional, named)
     shapes_given = run.output
-    if run.has_left_out(model):
+    if run.has_left_out():
         run.forward(model, positional, named, other_mode=True)  # a head that only training has: the same units again
-    run.fix_used_elsewhere(model)
+    run.fix_used_elsewhere()
     verdict = run.channels.verdict(run.sizes)
     known = {key: run.known[id(t)][1] for key, t in tensors.items() if id(t) in run.known}
     units = {name: numbers for (name, key, _), numbers in run.sizes.items() if key in UNITS}
