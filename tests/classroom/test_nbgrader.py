@@ -181,7 +181,7 @@ def test_a_grader_that_was_killed_goes_on_where_it_was(tmp_path, needs_isolation
     table, named = exported(tmp_path, api, caplog)
     assert table == {"anna": "5.0", "ben": "", "cem": ""}
     assert named == ["ben, small", "cem, small"]
-    result = api.autograde(SET, "*")
+    result = api.autograde(SET, "*", force=False)
     assert result["success"], result["log"]
     assert "Skipping existing assignment" in result["log"]  # anna's
     assert exported(tmp_path, api, caplog) == ({"anna": "5.0", "ben": "5.0", "cem": "3.0"}, [])
