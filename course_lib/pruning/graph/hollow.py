@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-_SHARED = (str, int, float, complex, bool, bytes, type, type(None), torch.dtype, torch.device, types.FunctionType)
-_SHARED += (types.BuiltinFunctionType, types.ModuleType, torch.Size, torch.Generator)
+_SHARED = {str, int, float, complex, bool, bytes, type, type(None), torch.dtype, torch.device, types.FunctionType}
+_SHARED |= {types.BuiltinFunctionType, types.ModuleType, torch.Size, torch.Generator}
+_BOXES = {dict, OrderedDict, set, list}
 
 
 def hollow(tensor: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
@@ -70,12 +71,13 @@ def hollow_copy(model: nn.Module, tensors: Mapping[int, Tensor], number: Callabl
         whole = number if not type(module).__module__.startswith("torch.nn.") else None
         state = result.__dict__
         for key, value in vars(module).items():
-            if whole is not None and type(value) is int:
+            kind = type(value)
+            if whole is not None and kind is int:
                 state[key] = whole(module, key, value)
-            elif type(value) in _SHARED:
+            elif kind in _SHARED:
                 state[key] = value
-            elif value.__class__ is OrderedDict and not value:  # most of a module's dictionaries are empty
-                state[key] = OrderedDict()
+            elif kind in _BOXES and not value:  # most of a module's dictionaries are empty
+                state[key] = kind()
             else:
                 state[key] = copied(value)
         return result
