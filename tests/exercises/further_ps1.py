@@ -1,4 +1,4 @@
-"""Answers to ps1_distillation by somebody who has read the exercises and not the checks: one line each, as they were typed."""
+"""Further answers to ps1_distillation, as learners may type them, beside the mutants: written by an author of the checks."""
 
 from tests.exercises.mutants import Answers
 

@@ -1,4 +1,4 @@
-"""Answers to ps2_pruning by somebody who has read the exercises and not the checks: one line each, as they were typed."""
+"""Further answers to ps2_pruning, as learners may type them, beside the mutants: written by an author of the checks."""
 
 from tests.exercises.mutants import Answers
 

@@ -21,7 +21,7 @@ def family(check: str, template: str, variants: dict[str, tuple[str, str]]) -> l
 
 
 class Answers:
-    """Answers by somebody who has not seen the checks."""
+    """Answers beside the mutants, wrong and right, as learners may type them."""
 
     def __init__(self) -> None:
         self.wrongs: dict[str, tuple[str, str]] = {}  # name -> source, a piece of what the learner is told

@@ -15,8 +15,8 @@ from classroom.sheet import Cell, Sheet, read_sheet
 from tests.exercises import (
     alternatives_ps1,
     alternatives_ps2,
-    blind_ps1,
-    blind_ps2,
+    further_ps1,
+    further_ps2,
     mutants_ps1,
     mutants_ps2_units,
     mutants_ps2_weights,
@@ -39,7 +39,7 @@ class ExerciseSet:
     written: str  # the cell that a person reads
     mutants: list[Mutant] = field(repr=False)
     alternatives: dict[str, str] = field(repr=False)
-    blind: dict[str, tuple[str, str]] = field(repr=False)  # wrong answers by somebody who has not seen the checks
+    further: dict[str, tuple[str, str]] = field(repr=False)  # wrong answers beside the mutants
 
     def path(self, folder: str) -> Path:
         """The notebook in `solutions` or `assignments`."""
@@ -62,8 +62,8 @@ SETS = (
         10,
         "why-soft-targets",
         mutants_ps1.MUTANTS,
-        alternatives_ps1.ALTERNATIVES | blind_ps1.ANSWERS.rights,
-        blind_ps1.ANSWERS.wrongs,
+        alternatives_ps1.ALTERNATIVES | further_ps1.ANSWERS.rights,
+        further_ps1.ANSWERS.wrongs,
     ),
     ExerciseSet(
         "ps2_pruning",
@@ -72,8 +72,8 @@ SETS = (
         10,
         "two-sentences",
         mutants_ps2_weights.MUTANTS + mutants_ps2_units.MUTANTS,
-        alternatives_ps2.ALTERNATIVES | blind_ps2.ANSWERS.rights,
-        blind_ps2.ANSWERS.wrongs,
+        alternatives_ps2.ALTERNATIVES | further_ps2.ANSWERS.rights,
+        further_ps2.ANSWERS.wrongs,
     ),
 )
 
