@@ -150,7 +150,8 @@ def check_folder(folder: str | Path, argument: str = "folder") -> None:
 def differing(saved: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(name, saved value, wanted value) of each setting in which ``saved``, read from JSON, differs from ``wanted``.
 
-    Where ``wanted`` is or holds a dataclass, a field that ``saved`` does not have counts as its default.
+    Where ``wanted`` is or holds a dataclass, a field that ``saved`` does not have counts as its default. Any other
+    setting that one side does not have counts as None there.
     """
     if is_dataclass(wanted) and isinstance(saved, dict):
         saved, wanted = _defaults(wanted) | saved, _as_dict(wanted)
@@ -158,8 +159,13 @@ def differing(saved: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, An
         wanted = {str(key): value for key, value in wanted.items()}
         for key in {**saved, **wanted}:
             yield from differing(saved.get(key), wanted.get(key), f"{name}.{key}" if name else key)
-    elif _as_json(saved) != _as_json(wanted):
+    elif as_json(saved) != as_json(wanted):
         yield name, saved, wanted
+
+
+def as_json(value: Any) -> Any:
+    """``value`` as it will be read back from JSON: dataclasses become dicts, tuples lists."""
+    return json.loads(json.dumps(value, default=_as_dict))
 
 
 def fingerprint(data: Any) -> str:
@@ -260,7 +266,3 @@ def _as_dict(settings: Any) -> dict[str, Any]:
 def _defaults(settings: Any) -> dict[str, Any]:
     made = {field.name: field.default_factory() for field in fields(settings) if field.default_factory is not MISSING}
     return made | {field.name: field.default for field in fields(settings) if field.default is not MISSING}
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=_as_dict))  # tuples become lists

@@ -15,8 +15,8 @@ from course_lib.data.images import ImageData, jitter, load_images
 from course_lib.device import scale
 from course_lib.distillation.hinton import with_teacher_logits
 from course_lib.models.vision import hinton_big
+from course_lib.resume import differing
 from course_lib.training import FitConfig, fit
-from reproduce.record import same_setting
 
 # COURSE_SCALE=full trains longer, and keeps its weights and results apart (the folder "full")
 FULL = scale() == "full"
@@ -63,7 +63,7 @@ def limit_norms(model: nn.Module, largest: float = LARGEST_NORM) -> None:
 def big_net() -> nn.Sequential:
     """The large net, trained; from the cache where it lies there, and from its last epoch on if it was interrupted."""
     model = hinton_big(seed=BIG.seed)
-    if BIG_WEIGHTS.exists() and same_setting(json.loads(_note(BIG_WEIGHTS)["setting"]), BIG):
+    if BIG_WEIGHTS.exists() and not any(differing(json.loads(_note(BIG_WEIGHTS)["setting"]), BIG)):
         load_model(model, str(BIG_WEIGHTS))
         return model.eval()
     folder = CACHE / "hinton_big"

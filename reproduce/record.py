@@ -12,11 +12,13 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 import torch
+
+from course_lib.resume import as_json, differing
 
 RESULTS = Path(__file__).parent / "results"
 FULL_RESULTS = RESULTS / "full"  # of COURSE_SCALE=full
@@ -51,7 +53,7 @@ class Experiment:
 def carry_out(experiment: Experiment, folder: Path = RESULTS) -> dict:
     """Run the cases that are missing, record each, and return the whole record."""
     record = load_record(experiment.name, folder)
-    if record is not None and not same_setting(record["setting"], experiment.setting):
+    if record is not None and any(differing(record["setting"], experiment.setting)):
         print(
             f"{experiment.name} was recorded with another setting; moved to {_move_aside(record, folder)}", flush=True
         )
@@ -74,30 +76,6 @@ def carry_out(experiment: Experiment, folder: Path = RESULTS) -> dict:
         }
         _write(record, folder)
     return record
-
-
-def same_setting(recorded: object, setting: object) -> bool:
-    """Whether a setting read from a file is ``setting``, which holds its configs as dataclasses.
-
-    A field that a config did not have yet when the file was written counts as today's default. Every field that was
-    written counts as it was written, so that a default which changes makes another setting.
-    """
-    return _filled(recorded, setting) == as_json(setting)
-
-
-def _filled(recorded: object, setting: object) -> object:
-    """``recorded``, with the defaults of the fields that are missing where ``setting`` holds a dataclass."""
-    if not isinstance(recorded, dict):
-        return recorded
-    if is_dataclass(setting):
-        return as_json({f.name: f.default for f in fields(setting) if f.default is not MISSING}) | recorded
-    inner = setting if isinstance(setting, dict) else {}
-    return {key: _filled(value, inner.get(key)) for key, value in recorded.items()}
-
-
-def as_json(setting: object) -> object:
-    """``setting`` as it will be read back: configs become dicts, tuples lists."""
-    return json.loads(json.dumps(setting, default=asdict))
 
 
 def _move_aside(record: dict, folder: Path) -> Path:
